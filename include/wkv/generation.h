@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file generation.h
+ *  A generation: tokens and text, pulled one piece at a time. It feeds the prompt, samples, feeds the sample, and so
+ *  on, and never calls back.
+ *
+ *      wkv_generation_options options = {.struct_size = sizeof options, .prompt = "Once upon a time",
+ *                                        .prompt_bytes = 16, .max_tokens = 200};
+ *      wkv_generation_create(cache, sampler, &options, &generation, &error);
+ *      wkv_generation_piece piece = {.struct_size = sizeof piece};
+ *      while (wkv_generation_next(generation, &piece, &error) == WKV_OK)
+ *          fwrite(piece.text, 1, piece.text_bytes, stdout);
+ *      wkv_generation_release(generation);
+ *
+ *  The cache is used by each call of wkv_generation_next and free between them. When a generation has ended, the cache
+ *  has read the prompt and every chosen token, except a token that ended it by being a stop token or the last one
+ *  of max_tokens: pending_token of the last piece names it, and a next turn begins by feeding it (or not). */
+#ifndef WKV_GENERATION_H
+#define WKV_GENERATION_H
+
+#include <wkv/cache.h>
+#include <wkv/sampler.h>
+#include <wkv/tokenizer.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct wkv_generation wkv_generation;
+
+/** Why a generation goes on or has ended. Values never change. */
+typedef int32_t wkv_reason;
+enum {
+  WKV_REASON_NONE = 0,         /* it goes on */
+  WKV_REASON_MAX_TOKENS = 1,   /* max_tokens were chosen */
+  WKV_REASON_STOP_TOKEN = 2,   /* a stop token, or id 0, was chosen */
+  WKV_REASON_STOP_STRING = 3   /* the text contained a stop string; the text given out ends before it */
+};
+
+typedef struct wkv_generation_options {
+  uint32_t struct_size;
+  int32_t max_tokens;                /* tokens to choose at most, >= 1; 0: 256 */
+  wkv_tokenizer *tokenizer;          /* NULL: the model's own; without any, pieces have no text and a prompt must be
+                                        given as tokens */
+  const char *prompt;                /* text fed first; copied */
+  size_t prompt_bytes;
+  const int32_t *prompt_tokens;      /* tokens fed first, before those of prompt; copied */
+  size_t prompt_tokens_count;        /* with no prompt at all the cache must have read something (its last token's
+                                        scores are not kept): give the pending token of the last turn here */
+  const int32_t *stop_tokens;        /* copied; id 0 is always one of them unless keeps_end_token is 1 */
+  size_t stop_tokens_count;
+  const char *const *stop_strings;   /* NUL-terminated UTF-8, none empty; copied. Text that could be the beginning of
+                                        one is held back until it is clear */
+  size_t stop_strings_count;
+  int32_t keeps_end_token;           /* 1: id 0 does not end the generation */
+  int32_t wants_log_probability;     /* 1: pieces carry log_probability and alternatives */
+  int32_t alternatives_count;        /* [0, 20]: likeliest tokens to report with each piece */
+  int32_t accepts_prompt;            /* 1: the sampler's penalties remember the prompt's tokens too */
+} wkv_generation_options;
+
+/** A token that might have been chosen. */
+typedef struct wkv_token_probability {
+  int32_t token;
+  float log_probability; /* natural logarithm, under the raw scores (temperature 1, before any option) */
+} wkv_token_probability;
+
+/** What one call of wkv_generation_next gives out. Pointers are valid until the next call on the generation. */
+typedef struct wkv_generation_piece {
+  uint32_t struct_size;
+  int32_t token;                       /* the token chosen by this call; -1: none (the last, flushing piece) */
+  const char *text;                    /* terminated UTF-8, never split inside a character; may be empty */
+  size_t text_bytes;
+  wkv_reason reason;                   /* other than NONE: this is the last piece; the next call returns WKV_END */
+  int32_t pending_token;               /* with a reason: the chosen token that the cache has not read; -1: none */
+  float log_probability;               /* of token, as in wkv_token_probability; 0 when not asked for */
+  int32_t alternatives_count;
+  const wkv_token_probability *alternatives; /* falling probability */
+  int64_t tokens_generated;            /* chosen so far, this one included */
+  int64_t prompt_tokens;               /* tokens that were fed before the first choice */
+} wkv_generation_piece;
+
+/** Create a generation. Nothing is computed yet.
+ *  @param cache       [in]  kept alive
+ *  @param sampler     [in]  kept alive; NULL: greedy
+ *  @param options     [in]  prompt and limits; copied
+ *  @param generation  [out] yours to release; unchanged on failure
+ *  @param error       [in,out] detail; may be NULL
+ *  @return WKV_OK | WKV_INVALID: nothing to feed, an empty stop string, a token outside the vocabulary
+ *          | WKV_NOT_FOUND: text given or stop strings wanted, but no tokenizer
+ *  @threads any
+ *  @since 0.1 */
+WKV_API wkv_status wkv_generation_create(wkv_cache *cache, wkv_sampler *sampler, const wkv_generation_options *options,
+                                         wkv_generation **generation, wkv_error *error);
+
+/** Choose the next token and get the text that is certain now. The first call feeds the prompt.
+ *  @param generation  [in,out]
+ *  @param piece       [in,out] struct_size set by the caller; the rest is written
+ *  @param error       [in,out] detail; may be NULL
+ *  @return WKV_OK: a piece | WKV_END: the generation had ended before this call, piece has no token and no text
+ *          | WKV_INVALID | WKV_BUSY: cache, sampler or generation in use; call again | WKV_IO: as wkv_cache_step
+ *  @threads one call at a time for one generation; a second one gets WKV_BUSY
+ *  @since 0.1 */
+WKV_API wkv_status wkv_generation_next(wkv_generation *generation, wkv_generation_piece *piece, wkv_error *error);
+
+/** Give up one reference.
+ *  @param generation  NULL is fine
+ *  @threads any
+ *  @since 0.1 */
+WKV_API void wkv_generation_release(wkv_generation *generation);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// A loaded model: weights, the executor that runs them, and what belongs to them. Shared by its caches.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <wkv/model.h>
+#include <wkv/step.h>
+
+#include "base/memory.h"
+#include "formats/checkpoint.h"
+#include "model/hyper_parameters.h"
+
+namespace libwkv {
+
+class Cache;
+class Executor;
+class Sampler;
+class Tokenizer;
+
+struct LoadOptions {
+  int threads = 0;
+  std::string device;
+  wkv_type weight_type = WKV_TYPE_DEFAULT;
+  wkv_type state_type = WKV_TYPE_DEFAULT;
+  uint64_t memory_limit_bytes = 0;
+  std::function<bool(uint64_t done_bytes, uint64_t total_bytes)> progress;  // true cancels; may be empty
+  std::string kernels;
+  bool is_reproducible = false;
+  int chunk_tokens = 0;
+};
+
+// One sequence of a batch step; pointers as in wkv_step_item, already checked for NULL.
+struct StepItem {
+  Cache *cache = nullptr;
+  std::span<const int32_t> tokens;
+  float *logits = nullptr;
+  size_t logits_count = 0;
+  bool wants_all_logits = false;
+  Sampler *sampler = nullptr;
+  int32_t *next_token = nullptr;
+  wkv_status status = WKV_OK;
+};
+
+class Model {
+ public:
+  // Takes the checkpoint's mapped files over. Throws Error.
+  static std::shared_ptr<Model> load(formats::Checkpoint checkpoint, const LoadOptions &options);
+  ~Model();
+
+  const HyperParameters &hyper_parameters() const { return hyper_; }
+  wkv_model_info info() const;
+  MemoryAccount::Snapshot memory() const { return account_->snapshot(); }
+  // NULL when the file carries no vocabulary.
+  std::shared_ptr<const Tokenizer> tokenizer() const { return tokenizer_; }
+
+  std::shared_ptr<Cache> create_cache() const;
+
+  // Advances the caches. Checks every item before it changes anything; on failure throws Error for the first item at
+  // fault, with each item's own status set, and nothing has changed. Any thread.
+  void step(std::span<StepItem> items);
+
+ private:
+  Model() = default;
+  std::vector<std::shared_ptr<const Mapping>> files_;
+  HyperParameters hyper_;
+  wkv_model_info info_{};
+  std::shared_ptr<MemoryAccount> account_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<Executor> executor_;
+};
+
+}  // namespace libwkv
