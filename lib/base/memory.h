@@ -40,7 +40,8 @@ class MemoryAccount {
   Count total_;
 };
 
-// Bytes aligned to 64 (to 2 MiB when large, with huge pages asked for), counted while they live. Move-only.
+// Bytes aligned to 64, counted while they live. Large weights and workspaces lie on huge pages; caches do not, so that
+// a state costs what it counts. Move-only.
 class Buffer {
  public:
   Buffer() = default;
@@ -59,6 +60,7 @@ class Buffer {
   void free() noexcept;
   std::byte *data_ = nullptr;
   size_t size_ = 0;
+  size_t mapped_ = 0;  // length of an own mapping; 0: from the heap
   MemoryKind kind_ = MemoryKind::workspace;
   std::shared_ptr<MemoryAccount> account_;
 };

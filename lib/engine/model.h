@@ -54,7 +54,7 @@ class Model {
   ~Model();
 
   const HyperParameters &hyper_parameters() const { return hyper_; }
-  wkv_model_info info() const;
+  const wkv_model_info &info() const { return info_; }
   MemoryAccount::Snapshot memory() const { return account_->snapshot(); }
   // NULL when the file carries no vocabulary.
   std::shared_ptr<const Tokenizer> tokenizer() const { return tokenizer_; }

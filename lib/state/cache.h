@@ -31,7 +31,7 @@ class Cache {
   Cache(const HyperParameters &hyper, std::shared_ptr<MemoryAccount> account);
 
   // These expect the caller to hold busy().
-  std::unique_ptr<Cache> copy() const;
+  std::shared_ptr<Cache> copy() const;
   void assign(const Cache &source);
   void reset();
   void read_state(int64_t layer, wkv_state_part part, std::span<float> values) const;
@@ -49,6 +49,9 @@ class Cache {
   int32_t last_token = -1;
 
  private:
+  Cache(const StateLayout &layout, std::shared_ptr<MemoryAccount> account);
+  size_t part_offset(int64_t layer, wkv_state_part part) const;  // throws WKV_INVALID for a layer outside the model
+
   StateLayout layout_;
   std::shared_ptr<MemoryAccount> account_;
   Buffer state_;

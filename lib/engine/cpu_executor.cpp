@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: Apache-2.0
+// Shared parts of both ways: kernel selection, workspace, products, embedding and logits.
+#include "engine/cpu_executor.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/processor.h"
+#include "formats/blocks.h"
+
+namespace libwkv {
+
+using kernels::Matrix;
+using kernels::max_vectors;
+
+namespace {
+
+constexpr int64_t logits_group = 64;        // rows of scores computed together
+constexpr size_t stream_chunk = 128 << 10;  // bytes of weights a thread claims at a time in a streaming product
+constexpr int64_t product_outputs = 64;     // outputs a thread claims at a time in a matrix product
+
+// Rows of a matrix are spread over cache sets: a power-of-two stride would put a column of them into one set.
+int64_t padded(int64_t floats) { return (floats + 15) / 16 * 16 + 16; }
+
+}  // namespace
+
+const kernels::Table &select_kernels(const std::string &name) {
+  const kernels::Table *const *tables = kernels::tables();
+  for (size_t i = 0; tables[i]; i++) {
+    const kernels::Table &table = *tables[i];
+    if (table.table_size != sizeof(kernels::Table) || table.table_version != kernels::kernel_table_version)
+      fail(WKV_INTERNAL, "kernel set %s has another table layout", table.name);
+    if (name.empty() ? table.is_usable() : name == table.name) {
+      if (!table.is_usable()) fail(WKV_NOT_FOUND, "this processor cannot run the kernel set %s", table.name);
+      return table;
+    }
+  }
+  std::string names;
+  for (const std::string &usable : usable_kernels()) names += (names.empty() ? "" : ", ") + usable;
+  fail(WKV_NOT_FOUND, "no kernel set is named '%s'; this machine has %s", name.c_str(), names.c_str());
+}
+
+std::vector<std::string> usable_kernels() {
+  std::vector<std::string> names;
+  for (const kernels::Table *const *table = kernels::tables(); *table; table++)
+    if ((*table)->is_usable()) names.emplace_back((*table)->name);
+  return names;
+}
+
+CpuExecutor::CpuExecutor(const formats::Checkpoint &checkpoint, const HyperParameters &hyper, const CpuOptions &options,
+                         std::shared_ptr<MemoryAccount> account, const CpuWeightStore::Progress &progress)
+    : hyper_(hyper),
+      layout_(hyper),
+      table_(select_kernels(options.kernels)),
+      account_(std::move(account)),
+      pool_(options.threads ? options.threads : std::min(usable_cores(), 256)),
+      store_(checkpoint, hyper, options.weight_type, account_, pool_, progress),
+      few_rows_(options.is_reproducible ? 0 : max_vectors),
+      width_stride_(padded(hyper.width)),
+      ffn_stride_(padded(hyper.ffn_width)),
+      rank_stride_(padded(std::max({hyper.rank_w, hyper.rank_a, hyper.rank_v, hyper.rank_g}))),
+      // A fixed number, so that sums do not depend on the number of threads.
+      ffn_parts_(std::clamp<int64_t>(hyper.ffn_width / 128, 1, 64)) {
+  auto widen = [this](const Matrix &matrix) {
+    if (matrix.data) prepared_floats_ = std::max(prepared_floats_, table_.prepared_floats(matrix.format, matrix.inputs));
+  };
+  for (const CpuLayer &l : store_.weights().layers)
+    for (const Matrix *matrix : {&l.receptance, &l.key, &l.value, &l.output, &l.w1, &l.a1, &l.v1, &l.g1, &l.ffn_key, &l.ffn_value}) widen(*matrix);
+  widen(store_.weights().head);
+  prepared_floats_ = (prepared_floats_ + 15) / 16 * 16;
+  scratch_floats_ = (table_.multiply_scratch_floats() + 15) / 16 * 16;
+}
+
+ExecutorInfo CpuExecutor::info() const {
+  const CpuWeights &weights = store_.weights();
+  return {"cpu", table_.name, weights.compute_types, pool_.threads(), weights.weight_bytes, weights.mapped_bytes, weights.step_bytes};
+}
+
+void CpuExecutor::reserve(int64_t rows, int64_t logits_rows) {
+  logits_rows = logits_rows > 1 ? std::min(logits_rows, logits_group) : 0;  // a single row goes straight to its place
+  if (rows <= work_.rows && logits_rows <= work_.logits_rows) return;
+  rows = std::max(rows, work_.rows);
+  logits_rows = std::max(logits_rows, work_.logits_rows);
+
+  Workspace next;
+  next.rows = rows;
+  next.logits_rows = logits_rows;
+  // Two passes over the same list: the first adds sizes up, the second gives places out.
+  float *base = nullptr;
+  size_t used = 0;
+  auto place = [&](float *&pointer, int64_t floats) {
+    pointer = base ? base + used : nullptr;
+    used += static_cast<size_t>((floats + 15) / 16 * 16);
+  };
+  for (int pass = 0; pass < 2; pass++) {
+    used = 0;
+    int64_t wide = rows * width_stride_;
+    for (float **pointer : {&next.x, &next.h, &next.mixed[0], &next.mixed[1], &next.mixed[2], &next.mixed[3], &next.mixed[4], &next.mixed[5],
+                            &next.receptance, &next.decay, &next.key, &next.value, &next.rate, &next.gate, &next.first_value})
+      place(*pointer, wide);
+    next.removal = next.mixed[0];
+    next.value_mix = next.mixed[1];
+    next.wkv = next.mixed[2];
+    next.out = next.mixed[3];
+    next.product = next.mixed[4];
+    for (float **pointer : {&next.low_w, &next.low_a, &next.low_v, &next.low_g}) place(*pointer, rows * rank_stride_);
+    place(next.ffn, rows * ffn_stride_);
+    for (float *&prepared : next.prepared) place(prepared, max_vectors * static_cast<int64_t>(prepared_floats_));
+    place(next.partial, ffn_parts_ * max_vectors * width_stride_);
+    place(next.logits, logits_rows * hyper_.vocab_size);
+    place(next.scratch, pool_.threads() * static_cast<int64_t>(scratch_floats_));
+    if (pass == 0) {
+      next.memory = Buffer(account_, MemoryKind::workspace, used * sizeof(float));
+      base = next.memory.as<float>();
+    }
+  }
+  work_ = std::move(next);
+}
+
+void CpuExecutor::parallel(size_t count, void (*body)(void *context, size_t index), void *context) noexcept {
+  each_task(count, [&](size_t index, size_t) { body(context, index); });
+}
+
+void CpuExecutor::run(const Batch &batch) noexcept {
+  embed(batch);
+  if (static_cast<int64_t>(batch.tokens.size()) <= few_rows_) run_few(batch);
+  else run_many(batch);
+  if (!batch.logits.empty()) logits(batch);
+}
+
+// One body a thread that takes tasks until none is left: it knows its place in the scratch memory, and a thread
+// without a core takes nothing.
+template <class Body>
+void CpuExecutor::each_task(size_t tasks, const Body &body) {
+  std::atomic<size_t> next{0};
+  pool_.run(std::min<size_t>(tasks, static_cast<size_t>(pool_.threads())), [&](size_t worker) {
+    for (size_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) body(task, worker);
+  });
+}
+
+template <class Body>
+void CpuExecutor::each_row(int64_t rows, const Body &body) {
+  constexpr int64_t rows_a_task = 8;
+  each_task(static_cast<size_t>((rows + rows_a_task - 1) / rows_a_task), [&](size_t task, size_t) {
+    int64_t begin = static_cast<int64_t>(task) * rows_a_task, end = std::min(rows, begin + rows_a_task);
+    for (int64_t r = begin; r < end; r++) body(r);
+  });
+}
+
+void CpuExecutor::embed(const Batch &batch) {
+  const CpuWeights &weights = store_.weights();
+  auto one = [&](int64_t r) {
+    float *x = row(work_.x, r);
+    formats::decode_row(weights.embedding, batch.tokens[static_cast<size_t>(r)], x);
+    table_.layer_norm(hyper_.width, x, weights.ln0_weight, weights.ln0_bias, 1e-5f, x);
+  };
+  int64_t rows = static_cast<int64_t>(batch.tokens.size());
+  if (rows == 1) one(0);
+  else each_row(rows, one);
+}
+
+const float *CpuExecutor::previous_row(const Batch &batch, int64_t r, size_t segment, size_t shift) const {
+  return r == batch.segments[segment].begin ? batch.segments[segment].state + shift : row(work_.h, r - 1);
+}
+
+void CpuExecutor::save_shift(const Batch &batch, size_t offset) {
+  for (const Segment &segment : batch.segments)
+    std::memcpy(segment.state + offset, row(work_.h, segment.end - 1), static_cast<size_t>(hyper_.width) * sizeof(float));
+}
+
+kernels::TimeMixInputs CpuExecutor::mix_inputs(const CpuLayer &layer, int64_t r, bool is_first_layer) const {
+  return {row(work_.decay, r), row(work_.key, r), row(work_.value, r), row(work_.rate, r), row(work_.removal, r),
+          is_first_layer ? nullptr : row(work_.value_mix, r), is_first_layer ? nullptr : row(work_.first_value, r),
+          layer.w0, layer.a0, layer.v0, layer.k_k, layer.k_a, hyper_.head_size};
+}
+
+kernels::TimeMixOutputs CpuExecutor::mix_outputs(const CpuLayer &layer, int64_t r) const {
+  return {row(work_.wkv, r), row(work_.receptance, r), row(work_.key, r), row(work_.value, r), row(work_.gate, r),
+          layer.ln_x_weight, layer.ln_x_bias, layer.r_k, row(work_.out, r), hyper_.head_size};
+}
+
+void CpuExecutor::prepare(const Matrix &matrix, const float *input, int64_t input_stride, int64_t rows, float *prepared) {
+  size_t floats = table_.prepared_floats(matrix.format, matrix.inputs);
+  for (int64_t r = 0; r < rows; r++) table_.prepare(matrix.format, matrix.inputs, input + r * input_stride, prepared + static_cast<size_t>(r) * floats);
+}
+
+void CpuExecutor::multiply_few(const Product *products, size_t count, int64_t rows) {
+  struct Cut {
+    int64_t outputs;
+    size_t chunks;
+  } cuts[7];
+  size_t chunks = 0;
+  for (size_t p = 0; p < count; p++) {
+    int64_t outputs = products[p].matrix->outputs;
+    int64_t fair = outputs / (4 * pool_.threads()), streaming = static_cast<int64_t>(stream_chunk / products[p].matrix->stride);
+    int64_t step = std::max<int64_t>(8, std::min(fair, streaming) / 8 * 8);
+    step = std::max(step, outputs / 4096);  // a job has a limited number of chunks
+    cuts[p] = {step, static_cast<size_t>((outputs + step - 1) / step)};
+    chunks += cuts[p].chunks;
+  }
+  pool_.run(chunks, [&](size_t chunk) {
+    size_t p = 0;
+    while (chunk >= cuts[p].chunks) chunk -= cuts[p++].chunks;
+    const Product &product = products[p];
+    int64_t begin = static_cast<int64_t>(chunk) * cuts[p].outputs, end = std::min(product.matrix->outputs, begin + cuts[p].outputs);
+    table_.multiply_rows(product.matrix, begin, end, product.input, static_cast<int32_t>(rows), product.output, product.output_stride);
+    if (product.squares)
+      for (int64_t r = 0; r < rows; r++)
+        table_.activate(kernels::Activation::relu_squared, end - begin, product.output + r * product.output_stride + begin);
+  });
+}
+
+void CpuExecutor::multiply_many(const Product *products, size_t count, int64_t rows) {
+  size_t tasks = 0;
+  auto tasks_of = [](const Product &product) { return static_cast<size_t>((product.matrix->outputs + product_outputs - 1) / product_outputs); };
+  for (size_t p = 0; p < count; p++) tasks += tasks_of(products[p]);
+  each_task(tasks, [&](size_t task, size_t worker) {
+    size_t p = 0;
+    while (task >= tasks_of(products[p])) task -= tasks_of(products[p++]);
+    const Product &product = products[p];
+    int64_t begin = static_cast<int64_t>(task) * product_outputs, end = std::min(product.matrix->outputs, begin + product_outputs);
+    table_.multiply(product.matrix, begin, end, product.input, product.input_stride, rows, product.output, product.output_stride,
+                    work_.scratch + worker * scratch_floats_);
+    if (product.squares)
+      for (int64_t r = 0; r < rows; r++)
+        table_.activate(kernels::Activation::relu_squared, end - begin, product.output + r * product.output_stride + begin);
+  });
+}
+
+void CpuExecutor::logits(const Batch &batch) {
+  const CpuWeights &weights = store_.weights();
+  size_t wanted = batch.logits.size();
+  for (size_t first = 0; first < wanted; first += logits_group) {
+    int64_t rows = static_cast<int64_t>(std::min<size_t>(wanted - first, logits_group));
+    for (int64_t r = 0; r < rows; r++)  // wanted rows move to the front: rising, so none is overwritten before its turn
+      table_.layer_norm(hyper_.width, row(work_.x, batch.logits[first + static_cast<size_t>(r)].row), weights.ln_out_weight,
+                        weights.ln_out_bias, 1e-5f, row(work_.h, r));
+    float *target = wanted == 1 ? batch.logits[0].logits : work_.logits;
+    Product product{&weights.head, work_.h, width_stride_, target, hyper_.vocab_size};
+    if (rows <= few_rows_) {
+      product.input = work_.prepared[0];
+      prepare(weights.head, work_.h, width_stride_, rows, work_.prepared[0]);
+      multiply_few(&product, 1, rows);
+    } else {
+      multiply_many(&product, 1, rows);
+    }
+    if (wanted > 1)
+      for (int64_t r = 0; r < rows; r++)
+        std::memcpy(batch.logits[first + static_cast<size_t>(r)].logits, target + r * hyper_.vocab_size, static_cast<size_t>(hyper_.vocab_size) * sizeof(float));
+  }
+}
+
+// ---- few rows: every weight is read once, by all threads
+
+void CpuExecutor::run_few(const Batch &batch) {
+  int64_t rows = static_cast<int64_t>(batch.tokens.size()), width = hyper_.width;
+  Workspace &w = work_;
+  const CpuWeights &weights = store_.weights();
+  for (int64_t l = 0; l < hyper_.layers; l++) {
+    const CpuLayer &layer = weights.layers[static_cast<size_t>(l)];
+    bool is_first_layer = l == 0;
+
+    for (int64_t r = 0; r < rows; r++) table_.layer_norm(width, row(w.x, r), layer.ln1_weight, layer.ln1_bias, 1e-5f, row(w.h, r));
+    const float *mixes[6] = {layer.x_r, layer.x_w, layer.x_k, layer.x_v, layer.x_a, layer.x_g};
+    for (size_t s = 0; s < batch.segments.size(); s++)
+      for (int64_t r = batch.segments[s].begin; r < batch.segments[s].end; r++)
+        for (int m = 0; m < 6; m++)
+          table_.token_shift(width, row(w.h, r), previous_row(batch, r, s, layout_.att_shift(l)), mixes[m], row(w.mixed[m], r));
+    save_shift(batch, layout_.att_shift(l));
+
+    Product products[7] = {
+        {&layer.receptance, w.mixed[0], 0, w.receptance, width_stride_}, {&layer.key, w.mixed[2], 0, w.key, width_stride_},
+        {&layer.value, w.mixed[3], 0, w.value, width_stride_},           {&layer.w1, w.mixed[1], 0, w.low_w, rank_stride_},
+        {&layer.a1, w.mixed[4], 0, w.low_a, rank_stride_},               {&layer.g1, w.mixed[5], 0, w.low_g, rank_stride_},
+        {&layer.v1, w.mixed[3], 0, w.low_v, rank_stride_}};
+    size_t count = is_first_layer ? 6 : 7;
+    for (size_t p = 0; p < count; p++) {
+      prepare(*products[p].matrix, products[p].input, width_stride_, rows, w.prepared[p]);
+      products[p].input = w.prepared[p];
+    }
+    multiply_few(products, count, rows);
+    for (int64_t r = 0; r < rows; r++) {
+      table_.activate(kernels::Activation::tanh, hyper_.rank_w, w.low_w + r * rank_stride_);
+      table_.activate(kernels::Activation::sigmoid, hyper_.rank_g, w.low_g + r * rank_stride_);
+    }
+    time_mix_few(layer, batch, is_first_layer);
+
+    prepare(layer.output, w.out, width_stride_, rows, w.prepared[0]);
+    Product output{&layer.output, w.prepared[0], 0, w.product, width_stride_};
+    multiply_few(&output, 1, rows);
+    for (int64_t r = 0; r < rows; r++) {
+      table_.add(width, row(w.x, r), row(w.product, r));
+      table_.layer_norm(width, row(w.x, r), layer.ln2_weight, layer.ln2_bias, 1e-5f, row(w.h, r));
+    }
+    for (size_t s = 0; s < batch.segments.size(); s++)
+      for (int64_t r = batch.segments[s].begin; r < batch.segments[s].end; r++)
+        table_.token_shift(width, row(w.h, r), previous_row(batch, r, s, layout_.ffn_shift(l)), layer.ffn_x_k, row(w.mixed[0], r));
+    save_shift(batch, layout_.ffn_shift(l));
+
+    prepare(layer.ffn_key, w.mixed[0], width_stride_, rows, w.prepared[0]);
+    Product key{&layer.ffn_key, w.prepared[0], 0, w.ffn, ffn_stride_, true};
+    multiply_few(&key, 1, rows);
+    ffn_value_few(layer, rows);
+  }
+}
+
+// Second low-rank products, recurrence and group norm, head by head: one job, since a head needs no other.
+void CpuExecutor::time_mix_few(const CpuLayer &layer, const Batch &batch, bool is_first_layer) {
+  Workspace &w = work_;
+  int64_t rows = static_cast<int64_t>(batch.tokens.size()), size = hyper_.head_size;
+  size_t wkv_offset = layout_.wkv(&layer - store_.weights().layers.data());
+  pool_.run(static_cast<size_t>(hyper_.heads), [&](size_t chunk) {
+    int64_t head = static_cast<int64_t>(chunk), begin = head * size, end = begin + size;
+    auto second = [&](const Matrix &matrix, const float *low, float *out) {
+      table_.multiply_columns(&matrix, 0, matrix.inputs, begin, end, low, rank_stride_, static_cast<int32_t>(rows), out, width_stride_);
+    };
+    second(layer.w2, w.low_w, w.decay);
+    second(layer.a2, w.low_a, w.rate);
+    second(layer.g2, w.low_g, w.gate);
+    if (!is_first_layer) second(layer.v2, w.low_v, w.value_mix);
+    for (int64_t r = 0; r < rows; r++) {
+      if (is_first_layer) std::memcpy(row(w.first_value, r) + begin, row(w.value, r) + begin, static_cast<size_t>(size) * sizeof(float));
+      kernels::TimeMixInputs io = mix_inputs(layer, r, is_first_layer);
+      table_.time_mix_inputs(&io, head, head + 1);
+    }
+    for (const Segment &segment : batch.segments) {
+      int64_t at = segment.begin * width_stride_ + begin;
+      table_.wkv(segment.end - segment.begin, width_stride_, w.receptance + at, w.decay + at, w.key + at, w.value + at, w.removal + at,
+                 w.rate + at, segment.state + wkv_offset + static_cast<size_t>(head * size * size), w.wkv + at, size);
+    }
+    for (int64_t r = 0; r < rows; r++) {
+      kernels::TimeMixOutputs io = mix_outputs(layer, r);
+      table_.time_mix_outputs(&io, head, head + 1);
+    }
+  });
+}
+
+// x += ffn.value * ffn, without reading the columns that meet a zero.
+void CpuExecutor::ffn_value_few(const CpuLayer &layer, int64_t rows) {
+  Workspace &w = work_;
+  const Matrix &value = layer.ffn_value;
+  if (value.order == kernels::Order::rows) {
+    prepare(value, w.ffn, ffn_stride_, rows, w.prepared[0]);
+    Product product{&value, w.prepared[0], 0, w.product, width_stride_};
+    multiply_few(&product, 1, rows);
+    for (int64_t r = 0; r < rows; r++) table_.add(hyper_.width, row(w.x, r), row(w.product, r));
+    return;
+  }
+  int64_t groups = (value.inputs + kernels::block - 1) / kernels::block, parts = std::min(ffn_parts_, groups);
+  pool_.run(static_cast<size_t>(parts), [&](size_t part) {
+    int64_t p = static_cast<int64_t>(part);
+    int64_t begin = groups * p / parts * kernels::block, end = std::min(value.inputs, groups * (p + 1) / parts * kernels::block);
+    table_.multiply_columns(&value, begin, end, 0, value.outputs, w.ffn, ffn_stride_, static_cast<int32_t>(rows),
+                            w.partial + p * max_vectors * width_stride_, width_stride_);
+  });
+  for (int64_t p = 0; p < parts; p++)
+    for (int64_t r = 0; r < rows; r++) table_.add(hyper_.width, row(w.x, r), w.partial + (p * max_vectors + r) * width_stride_);
+}
+
+// ---- many rows: products of matrices, everything else by rows or by heads
+
+void CpuExecutor::run_many(const Batch &batch) {
+  int64_t rows = static_cast<int64_t>(batch.tokens.size()), width = hyper_.width, size = hyper_.head_size;
+  Workspace &w = work_;
+  const CpuWeights &weights = store_.weights();
+  std::span<const Segment> segments = batch.segments;
+  auto segment_of = [&](int64_t r) {
+    return static_cast<size_t>(std::upper_bound(segments.begin(), segments.end(), r, [](int64_t value, const Segment &s) { return value < s.begin; }) - segments.begin()) - 1;
+  };
+  for (int64_t l = 0; l < hyper_.layers; l++) {
+    const CpuLayer &layer = weights.layers[static_cast<size_t>(l)];
+    bool is_first_layer = l == 0;
+
+    each_row(rows, [&](int64_t r) { table_.layer_norm(width, row(w.x, r), layer.ln1_weight, layer.ln1_bias, 1e-5f, row(w.h, r)); });
+    const float *mixes[6] = {layer.x_r, layer.x_w, layer.x_k, layer.x_v, layer.x_a, layer.x_g};
+    each_row(rows, [&](int64_t r) {
+      const float *previous = previous_row(batch, r, segment_of(r), layout_.att_shift(l));
+      for (int m = 0; m < 6; m++) table_.token_shift(width, row(w.h, r), previous, mixes[m], row(w.mixed[m], r));
+    });
+    save_shift(batch, layout_.att_shift(l));
+
+    Product first[7] = {
+        {&layer.receptance, w.mixed[0], width_stride_, w.receptance, width_stride_}, {&layer.key, w.mixed[2], width_stride_, w.key, width_stride_},
+        {&layer.value, w.mixed[3], width_stride_, w.value, width_stride_},           {&layer.w1, w.mixed[1], width_stride_, w.low_w, rank_stride_},
+        {&layer.a1, w.mixed[4], width_stride_, w.low_a, rank_stride_},               {&layer.g1, w.mixed[5], width_stride_, w.low_g, rank_stride_},
+        {&layer.v1, w.mixed[3], width_stride_, w.low_v, rank_stride_}};
+    multiply_many(first, is_first_layer ? 6 : 7, rows);
+    each_row(rows, [&](int64_t r) {
+      table_.activate(kernels::Activation::tanh, hyper_.rank_w, w.low_w + r * rank_stride_);
+      table_.activate(kernels::Activation::sigmoid, hyper_.rank_g, w.low_g + r * rank_stride_);
+    });
+    Product second[4] = {{&layer.w2, w.low_w, rank_stride_, w.decay, width_stride_},
+                         {&layer.a2, w.low_a, rank_stride_, w.rate, width_stride_},
+                         {&layer.g2, w.low_g, rank_stride_, w.gate, width_stride_},
+                         {&layer.v2, w.low_v, rank_stride_, w.value_mix, width_stride_}};
+    multiply_many(second, is_first_layer ? 3 : 4, rows);
+
+    each_row(rows, [&](int64_t r) {
+      if (is_first_layer) std::memcpy(row(w.first_value, r), row(w.value, r), static_cast<size_t>(width) * sizeof(float));
+      kernels::TimeMixInputs io = mix_inputs(layer, r, is_first_layer);
+      table_.time_mix_inputs(&io, 0, hyper_.heads);
+    });
+    each_task(segments.size() * static_cast<size_t>(hyper_.heads), [&](size_t task, size_t) {
+      const Segment &segment = segments[task / static_cast<size_t>(hyper_.heads)];
+      int64_t head = static_cast<int64_t>(task) % hyper_.heads, at = segment.begin * width_stride_ + head * size;
+      table_.wkv(segment.end - segment.begin, width_stride_, w.receptance + at, w.decay + at, w.key + at, w.value + at, w.removal + at,
+                 w.rate + at, segment.state + layout_.wkv(l) + static_cast<size_t>(head * size * size), w.wkv + at, size);
+    });
+    each_row(rows, [&](int64_t r) {
+      kernels::TimeMixOutputs io = mix_outputs(layer, r);
+      table_.time_mix_outputs(&io, 0, hyper_.heads);
+    });
+
+    Product output{&layer.output, w.out, width_stride_, w.product, width_stride_};
+    multiply_many(&output, 1, rows);
+    each_row(rows, [&](int64_t r) {
+      table_.add(width, row(w.x, r), row(w.product, r));
+      table_.layer_norm(width, row(w.x, r), layer.ln2_weight, layer.ln2_bias, 1e-5f, row(w.h, r));
+    });
+    each_row(rows, [&](int64_t r) {
+      table_.token_shift(width, row(w.h, r), previous_row(batch, r, segment_of(r), layout_.ffn_shift(l)), layer.ffn_x_k, row(w.mixed[0], r));
+    });
+    save_shift(batch, layout_.ffn_shift(l));
+
+    Product key{&layer.ffn_key, w.mixed[0], width_stride_, w.ffn, ffn_stride_, true};
+    multiply_many(&key, 1, rows);
+    Product value{&layer.ffn_value, w.ffn, ffn_stride_, w.product, width_stride_};
+    multiply_many(&value, 1, rows);
+    each_row(rows, [&](int64_t r) { table_.add(width, row(w.x, r), row(w.product, r)); });
+  }
+}
+
+}  // namespace libwkv

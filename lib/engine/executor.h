@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// A backend: runs a ragged batch of tokens through a whole model. One class a device; coarse, so that a backend may
+// fuse as it likes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+namespace libwkv {
+
+// Consecutive rows of a batch that belong to one sequence.
+struct Segment {
+  float *state;        // StateLayout; advanced in place
+  int64_t begin, end;  // rows
+};
+
+// A row whose scores are wanted.
+struct LogitsRow {
+  int64_t row;
+  float *logits;  // [vocab_size]
+};
+
+struct Batch {
+  std::span<const int32_t> tokens;      // one a row, checked
+  std::span<const Segment> segments;    // in order, covering all rows, each with its own state
+  std::span<const LogitsRow> logits;    // rising rows
+};
+
+// What wkv_model_info says about a backend's weights.
+struct ExecutorInfo {
+  std::string device, kernels, compute_types;
+  int threads = 1;
+  uint64_t weight_bytes = 0, mapped_bytes = 0, step_bytes = 0;
+};
+
+class Executor {
+ public:
+  virtual ~Executor() = default;
+  virtual ExecutorInfo info() const = 0;
+  // Makes room for batches of up to `rows` rows with `logits_rows` wanted ones. Throws WKV_OUT_OF_MEMORY and changes
+  // nothing. After it, run cannot fail.
+  virtual void reserve(int64_t rows, int64_t logits_rows) = 0;
+  virtual void run(const Batch &batch) noexcept = 0;
+  // Held from reserve to the last run of a step: steps of one model take turns.
+  virtual void lock() = 0;
+  virtual void unlock() = 0;
+  // body(i) for i in [0, count) on the backend's host threads, under the lock. body must not throw.
+  virtual void parallel(size_t count, void (*body)(void *context, size_t index), void *context) noexcept = 0;
+};
+
+}  // namespace libwkv
