@@ -11,9 +11,10 @@
  *          fwrite(piece.text, 1, piece.text_bytes, stdout);
  *      wkv_generation_release(generation);
  *
- *  The cache is used by each call of wkv_generation_next and free between them. When a generation has ended, the cache
- *  has read the prompt and every chosen token, except a token that ended it by being a stop token or the last one
- *  of max_tokens: pending_token of the last piece names it, and a next turn begins by feeding it (or not). */
+ *  The cache is used by each call of wkv_generation_next and free between them. A chosen token is fed by the call after
+ *  the one that chose it. So when a generation has ended, the cache has read the prompt and every chosen token but the
+ *  last: pending_token of the last piece names that one, and a next turn begins by feeding it (or not, if it was a stop
+ *  token that belongs to no text). */
 #ifndef WKV_GENERATION_H
 #define WKV_GENERATION_H
 
@@ -32,7 +33,7 @@ typedef int32_t wkv_reason;
 enum {
   WKV_REASON_NONE = 0,         /* it goes on */
   WKV_REASON_MAX_TOKENS = 1,   /* max_tokens were chosen */
-  WKV_REASON_STOP_TOKEN = 2,   /* a stop token, or id 0, was chosen */
+  WKV_REASON_STOP_TOKEN = 2,   /* a stop token, or id 0, was chosen; its own bytes are not in the text */
   WKV_REASON_STOP_STRING = 3   /* the text contained a stop string; the text given out ends before it */
 };
 
@@ -44,16 +45,19 @@ typedef struct wkv_generation_options {
   const char *prompt;                /* text fed first; copied */
   size_t prompt_bytes;
   const int32_t *prompt_tokens;      /* tokens fed first, before those of prompt; copied */
-  size_t prompt_tokens_count;        /* with no prompt at all the cache must have read something (its last token's
-                                        scores are not kept): give the pending token of the last turn here */
+  size_t prompt_tokens_count;        /* at least one token is needed, here or in prompt, even when the cache has read
+                                        something (its last token's scores are not kept): the pending token of the
+                                        last turn belongs here */
   const int32_t *stop_tokens;        /* copied; id 0 is always one of them unless keeps_end_token is 1 */
   size_t stop_tokens_count;
   const char *const *stop_strings;   /* NUL-terminated UTF-8, none empty; copied. Text that could be the beginning of
-                                        one is held back until it is clear */
+                                        one is held back until it is clear. The one that is complete first ends the
+                                        text, the longest where several are */
   size_t stop_strings_count;
   int32_t keeps_end_token;           /* 1: id 0 does not end the generation */
   int32_t wants_log_probability;     /* 1: pieces carry log_probability and alternatives */
-  int32_t alternatives_count;        /* [0, 20]: likeliest tokens to report with each piece */
+  int32_t alternatives_count;        /* [0, 20]: likeliest tokens to report with each piece; more than 0 implies
+                                        wants_log_probability */
   int32_t accepts_prompt;            /* 1: the sampler's penalties remember the prompt's tokens too */
 } wkv_generation_options;
 
@@ -66,11 +70,11 @@ typedef struct wkv_token_probability {
 /** What one call of wkv_generation_next gives out. Pointers are valid until the next call on the generation. */
 typedef struct wkv_generation_piece {
   uint32_t struct_size;
-  int32_t token;                       /* the token chosen by this call; -1: none (the last, flushing piece) */
+  int32_t token;                       /* the token chosen by this call; -1: none (with WKV_END) */
   const char *text;                    /* terminated UTF-8, never split inside a character; may be empty */
   size_t text_bytes;
   wkv_reason reason;                   /* other than NONE: this is the last piece; the next call returns WKV_END */
-  int32_t pending_token;               /* with a reason: the chosen token that the cache has not read; -1: none */
+  int32_t pending_token;               /* with a reason: the last token chosen, which the cache has not read; else -1 */
   float log_probability;               /* of token, as in wkv_token_probability; 0 when not asked for */
   int32_t alternatives_count;
   const wkv_token_probability *alternatives; /* falling probability */
@@ -86,6 +90,7 @@ typedef struct wkv_generation_piece {
  *  @param error       [in,out] detail; may be NULL
  *  @return WKV_OK | WKV_INVALID: nothing to feed, an empty stop string, a token outside the vocabulary
  *          | WKV_NOT_FOUND: text given or stop strings wanted, but no tokenizer
+ *          | WKV_UNSUPPORTED: the tokenizer has no token for a part of the prompt
  *  @threads any
  *  @since 0.1 */
 WKV_API wkv_status wkv_generation_create(wkv_cache *cache, wkv_sampler *sampler, const wkv_generation_options *options,
@@ -95,8 +100,10 @@ WKV_API wkv_status wkv_generation_create(wkv_cache *cache, wkv_sampler *sampler,
  *  @param generation  [in,out]
  *  @param piece       [in,out] struct_size set by the caller; the rest is written
  *  @param error       [in,out] detail; may be NULL
- *  @return WKV_OK: a piece | WKV_END: the generation had ended before this call, piece has no token and no text
- *          | WKV_INVALID | WKV_BUSY: cache, sampler or generation in use; call again | WKV_IO: as wkv_cache_step
+ *  @return WKV_OK: a piece | WKV_END: the generation had ended before this call; piece has no token and no text, and
+ *          reason, pending_token and counts of the last one
+ *          | WKV_INVALID: the sampler has no token left | WKV_BUSY: cache, sampler or generation in use
+ *          | WKV_IO: as wkv_cache_step. After a failure piece is as before, and the next call goes on from here.
  *  @threads one call at a time for one generation; a second one gets WKV_BUSY
  *  @since 0.1 */
 WKV_API wkv_status wkv_generation_next(wkv_generation *generation, wkv_generation_piece *piece, wkv_error *error);

@@ -8,7 +8,8 @@
  *      wkv_sampler_sample(sampler, logits, vocab_size, &token, &error);
  *
  *  Order of operations, each skipped at its default:
- *   1. banned tokens, NaN scores and ids at or beyond ids_end leave the race (id 0, the end of text, stays in)
+ *   1. banned tokens, scores of NaN or -INFINITY, and ids at or beyond ids_end leave the race (id 0, the end of text,
+ *      stays in); tokens with the score +INFINITY, if any, share all of it
  *   2. logit bias is added
  *   3. repetition (the formula of Hugging Face): for a token seen before, score = score > 0 ? score / repetition
  *      : score * repetition
@@ -19,7 +20,7 @@
  *   6. temperature divides the scores, softmax makes them probabilities
  *   7. top_k, 8. typical, 9. top_p, 10. min_p cut in this order, each on the probabilities left by the one before,
  *      made to sum to one again; the likeliest token always survives
- *  11. one draw by inverse transform over the survivors, in order of falling probability, then rising id
+ *  11. one draw by inverse transform over the survivors, in order of falling score, then rising id
  *  wkv_sampler_sample accepts the token it returns: penalties remember it. */
 #ifndef WKV_SAMPLER_H
 #define WKV_SAMPLER_H

@@ -73,8 +73,9 @@ void write_info(Info *info, Info values) {
 // Copies text into a fixed field, shortened where needed, always terminated.
 template <size_t size>
 void write_text(char (&field)[size], const char *text) {
-  std::strncpy(field, text, size - 1);
-  field[size - 1] = 0;
+  size_t length = strnlen(text, size - 1);
+  std::memcpy(field, text, length);
+  field[length] = 0;
 }
 
 }  // namespace libwkv::api

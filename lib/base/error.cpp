@@ -8,8 +8,9 @@
 namespace libwkv {
 
 Error::Error(wkv_status status, const char *message) noexcept : status_(status) {
-  std::strncpy(message_, message, sizeof message_ - 1);
-  message_[sizeof message_ - 1] = 0;
+  size_t length = strnlen(message, sizeof message_ - 1);
+  std::memcpy(message_, message, length);
+  message_[length] = 0;
 }
 
 void fail(wkv_status status, const char *format, ...) {

@@ -18,9 +18,9 @@ namespace libwkv::formats {
 
 enum class StoredType : int32_t { f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k };
 
-const char *name_of(StoredType type);       // "Q4_K"
-int64_t block_values(StoredType type);      // 1, 32 or 256
-size_t block_bytes(StoredType type);        // bytes of block_values numbers
+const char *name_of(StoredType type);   // "Q4_K"
+int64_t block_values(StoredType type);  // 1, 32 or 256
+size_t block_bytes(StoredType type);    // bytes of block_values numbers
 
 // A view of mapped bytes. shape and strides are in the official orientation of FORMATS.md section 1 (matrices
 // [outputs, inputs], low-rank w1 [C, R], w2 [R, C], vectors [C], r_k [H, N]), whatever the file's own orientation is:
@@ -46,6 +46,7 @@ struct VocabularyToken {
 // What a header or config.json claims besides the tensors; the model room compares it with the shapes.
 struct Claims {
   std::optional<int64_t> layers, width, heads, head_size, ffn_width, vocab_size;
+  std::optional<int64_t> rank_w, rank_a, rank_v, rank_g;
 };
 
 struct Checkpoint {

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+// Model directories of Hugging Face and flash-linear-attention: config.json, safetensors files, and perhaps a
+// vocabulary.
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <map>
+
+#include "formats/bytes.h"
+#include "formats/json.h"
+#include "formats/readers.h"
+#include "formats/vocabulary.h"
+
+namespace libwkv::formats {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t most_shards = 1000;
+
+std::string in_folder(const std::string &folder, const std::string &name) {
+  return folder.ends_with('/') ? folder + name : folder + "/" + name;
+}
+
+json read_json(const std::string &path) {
+  std::shared_ptr<const Mapping> file = Mapping::open(path);
+  return parse_json_object(text_of(file->bytes()), path);
+}
+
+// NULL when the key is missing or null.
+const json *find(const json &config, const char *key) {
+  auto found = config.find(key);
+  return found == config.end() || found->is_null() ? nullptr : &*found;
+}
+
+std::optional<int64_t> find_size(const json &config, const char *key, const std::string &path) {
+  const json *value = find(config, key);
+  if (!value) return {};
+  if (!value->is_number_integer() || *value <= 0 || *value > INT32_MAX)
+    fail(WKV_FORMAT, "%s: %s is %s", path.c_str(), key, printable(value->dump()).c_str());
+  return value->get<int64_t>();
+}
+
+void check_architecture(const json &config, const std::string &path) {
+  std::string found;
+  const json *type = find(config, "model_type"), *classes = find(config, "architectures");
+  if (type && type->is_string())
+    found = type->get<std::string>();
+  else if (classes && classes->is_array() && !classes->empty() && classes->front().is_string())
+    found = classes->front().get<std::string>();
+  else
+    fail(WKV_FORMAT, "%s: neither model_type nor architectures is given", path.c_str());
+  if (found != "rwkv7" && found != "RWKV7ForCausalLM")
+    fail(WKV_UNSUPPORTED, "%s: model type %s, not rwkv7", path.c_str(), printable(found).c_str());
+  if (find(config, "attn"))
+    fail(WKV_UNSUPPORTED, "%s: a hybrid of RWKV-7 with attention layers (attn is set)", path.c_str());
+  if (const json *before = find(config, "norm_first"); before && *before != true)
+    fail(WKV_UNSUPPORTED, "%s: norm_first is false: no norm behind the embedding", path.c_str());
+  if (const json *epsilon = find(config, "norm_eps");
+      epsilon && !(epsilon->is_number() && std::fabs(epsilon->get<double>() - 1e-5) < 1e-8))
+    fail(WKV_UNSUPPORTED, "%s: norm_eps is %s, RWKV-7 has 1e-05", path.c_str(), printable(epsilon->dump()).c_str());
+  if (const json *activation = find(config, "hidden_act"); activation && *activation != "sqrelu")
+    fail(WKV_UNSUPPORTED, "%s: hidden_act is %s, RWKV-7 has sqrelu", path.c_str(),
+         printable(activation->dump()).c_str());
+}
+
+Claims read_claims(const json &config, const std::string &path) {
+  Claims claims;
+  claims.width = find_size(config, "hidden_size", path);
+  claims.layers = find_size(config, "num_hidden_layers", path);
+  claims.ffn_width = find_size(config, "intermediate_size", path);
+  claims.vocab_size = find_size(config, "vocab_size", path);
+  claims.head_size = find_size(config, "head_dim", path);
+  // With head_dim given, num_heads follows from it, and some files carry a stale one.
+  if (!claims.head_size) claims.heads = find_size(config, "num_heads", path);
+  claims.rank_w = find_size(config, "decay_low_rank_dim", path);
+  claims.rank_a = find_size(config, "a_low_rank_dim", path);
+  claims.rank_v = find_size(config, "v_low_rank_dim", path);
+  claims.rank_g = find_size(config, "gate_low_rank_dim", path);
+  return claims;
+}
+
+// A name that stays in the folder, whatever the system thinks of separators.
+void check_shard_name(const std::string &name, const std::string &path) {
+  constexpr std::string_view extension = ".safetensors";
+  bool is_plain = name.size() > extension.size() && name.ends_with(extension) && name.find('/') == std::string::npos &&
+                  name.find('\\') == std::string::npos && name.find('\0') == std::string::npos && name.size() < 256;
+  if (!is_plain)
+    fail(WKV_FORMAT, "%s: %s is not the name of a .safetensors file in the folder", path.c_str(),
+         printable(name).c_str());
+}
+
+void add_shards(const std::string &folder, const std::string &index_path, RawCheckpoint &raw) {
+  json index = read_json(index_path);
+  const json *weights = find(index, "weight_map");
+  if (!weights || !weights->is_object()) fail(WKV_FORMAT, "%s: weight_map is no object", index_path.c_str());
+  std::map<std::string, std::vector<std::string>> tensors_of;  // by file
+  for (const auto &[tensor, shard] : weights->items()) {
+    if (!shard.is_string())
+      fail(WKV_FORMAT, "%s: the file of %s is no text", index_path.c_str(), printable(tensor).c_str());
+    const std::string &name = shard.get_ref<const std::string &>();
+    check_shard_name(name, index_path);
+    tensors_of[name].push_back(tensor);
+  }
+  if (tensors_of.size() > most_shards) fail(WKV_UNSUPPORTED, "%s: %zu files", index_path.c_str(), tensors_of.size());
+  for (const auto &[name, wanted] : tensors_of) {
+    RawCheckpoint shard = read_safetensors(Mapping::open(in_folder(folder, name)));
+    for (const std::string &tensor : wanted) {
+      bool is_there =
+          std::any_of(shard.tensors.begin(), shard.tensors.end(), [&](const RawTensor &t) { return t.name == tensor; });
+      if (!is_there)
+        fail(WKV_FORMAT, "%s: tensor %s is not in %s", index_path.c_str(), printable(tensor).c_str(),
+             printable(name).c_str());
+    }
+    std::move(shard.tensors.begin(), shard.tensors.end(), std::back_inserter(raw.tensors));
+    raw.files.push_back(shard.files.front());
+  }
+}
+
+bool exists(const std::string &path) {
+  std::error_code problem;
+  return std::filesystem::exists(path, problem);
+}
+
+// The one file whose name begins and ends so; empty when there is none, or several.
+std::string find_only(const std::string &folder, std::string_view begin, std::string_view end) {
+  std::string only;
+  std::error_code problem;
+  for (std::filesystem::directory_iterator entry(folder, problem), last; !problem && entry != last;
+       entry.increment(problem)) {
+    std::string name = entry->path().filename().string();
+    if (!name.starts_with(begin) || !name.ends_with(end) || name.size() < begin.size() + end.size()) continue;
+    if (!only.empty()) return {};
+    only = name;
+  }
+  return only;
+}
+
+}  // namespace
+
+RawCheckpoint read_hugging_face_directory(const std::string &path) {
+  std::string config_path = in_folder(path, "config.json");
+  if (!exists(config_path)) fail(WKV_NOT_FOUND, "%s: a folder without config.json", path.c_str());
+  json config = read_json(config_path);
+  check_architecture(config, config_path);
+
+  RawCheckpoint raw;
+  raw.claims = read_claims(config, config_path);
+  raw.format = "safetensors";
+  raw.low_rank = LowRank::by_shape;
+  if (const json *tied = find(config, "tie_word_embeddings")) raw.is_head_tied = *tied == true;
+
+  std::string index = in_folder(path, "model.safetensors.index.json"), single = in_folder(path, "model.safetensors");
+  if (exists(index)) {
+    add_shards(path, index, raw);
+  } else {
+    if (!exists(single)) {
+      std::string only = find_only(path, "", ".safetensors");
+      if (only.empty())
+        fail(WKV_NOT_FOUND, "%s: neither model.safetensors nor its index is in the folder", path.c_str());
+      single = in_folder(path, only);
+    }
+    RawCheckpoint one = read_safetensors(Mapping::open(single));
+    raw.tensors = std::move(one.tensors);
+    raw.files = std::move(one.files);
+  }
+
+  std::string vocabulary = find_only(path, "rwkv_vocab", ".txt");
+  if (!vocabulary.empty()) raw.vocabulary = load_vocabulary(in_folder(path, vocabulary));
+  return raw;
+}
+
+}  // namespace libwkv::formats
