@@ -2,8 +2,8 @@
 // y = W x for few vectors with W stored input by input: inputs that are zero in every vector are not read.
 //
 // The inputs that count are gathered in a list and taken a few at a time ("lines"), each group over all outputs, so
-// that memory is read in long runs; y stays in the nearest cache. While a group is summed, the lines of the next one
-// are asked for: after gaps, the processor's own prefetching would start too late.
+// that memory is read in long runs; y stays in the nearest cache. While a group is summed, lines that come later are
+// asked for: after gaps, the processor's own prefetching would start too late.
 #pragma once
 
 #include "../table.h"
@@ -20,15 +20,24 @@ struct MatrixColumns {
                                int64_t y_stride) {
     Job job{w, input_begin, input_end, output_begin, output_end, x, x_stride, y, y_stride};
     switch (vectors) {
-      case 1: return for_format<1>(job);
-      case 2: return for_format<2>(job);
-      case 3: return for_format<3>(job);
-      case 4: return for_format<4>(job);
-      case 5: return for_format<5>(job);
-      case 6: return for_format<6>(job);
-      case 7: return for_format<7>(job);
-      case 8: return for_format<8>(job);
-      default: return;
+      case 1:
+        return for_format<1>(job);
+      case 2:
+        return for_format<2>(job);
+      case 3:
+        return for_format<3>(job);
+      case 4:
+        return for_format<4>(job);
+      case 5:
+        return for_format<5>(job);
+      case 6:
+        return for_format<6>(job);
+      case 7:
+        return for_format<7>(job);
+      case 8:
+        return for_format<8>(job);
+      default:
+        return;
     }
   }
 
@@ -42,19 +51,28 @@ struct MatrixColumns {
     int64_t y_stride;
   };
 
-  static constexpr int most_lines = 8;
+  static constexpr int most_lines = 16;
+  static constexpr int lines_ahead = 16;
   static constexpr int list_size = 2048;
 
   // Inputs summed together, and what is read next.
   template <int vectors>
   struct Lines {
     int count;
-    const char *line[most_lines];     // weights of outputs from 0 on
-    float x[most_lines][vectors];
-    float sum[vectors];               // of x: what an offset of the numbers is multiplied with
-    const char *scales, *offsets;     // of their group
+    const char *line[most_lines] = {};  // weights of outputs from 0 on
+    float x[most_lines][vectors] = {};
+    float sum[vectors] = {};       // of x: what an offset of the numbers is multiplied with
+    const char *scales, *offsets;  // of their group
     int next_count;
-    const char *next[most_lines];
+    const char *next[lines_ahead];
+  };
+
+  // The list of inputs that count, as positions behind `first`.
+  struct List {
+    int64_t first;
+    int count;
+    int asked;  // of these the lines have been asked for
+    int32_t input[list_size];
   };
 
   static constexpr bool is_wide(Format format) {
@@ -73,13 +91,20 @@ struct MatrixColumns {
   template <int vectors>
   static void for_format(const Job &job) {
     switch (job.w->format) {
-      case Format::f32: return multiply<Format::f32, vectors>(job);
-      case Format::f16: return multiply<Format::f16, vectors>(job);
-      case Format::bf16: return multiply<Format::bf16, vectors>(job);
-      case Format::q8: return multiply<Format::q8, vectors>(job);
-      case Format::q4: return multiply<Format::q4, vectors>(job);
-      case Format::q4_affine: return multiply<Format::q4_affine, vectors>(job);
-      case Format::q8_affine: return multiply<Format::q8_affine, vectors>(job);
+      case Format::f32:
+        return multiply<Format::f32, vectors>(job);
+      case Format::f16:
+        return multiply<Format::f16, vectors>(job);
+      case Format::bf16:
+        return multiply<Format::bf16, vectors>(job);
+      case Format::q8:
+        return multiply<Format::q8, vectors>(job);
+      case Format::q4:
+        return multiply<Format::q4, vectors>(job);
+      case Format::q4_affine:
+        return multiply<Format::q4_affine, vectors>(job);
+      case Format::q8_affine:
+        return multiply<Format::q8_affine, vectors>(job);
     }
   }
 
@@ -96,38 +121,78 @@ struct MatrixColumns {
     const int64_t outputs = job.output_end - job.output_begin;
     for (int v = 0; v < vectors; v++)
       __builtin_memset(job.y + v * job.y_stride + job.output_begin, 0, static_cast<size_t>(outputs) * sizeof(float));
-    int32_t list[list_size];
-    for (int64_t first = job.input_begin; first < job.input_end; first += list_size) {
-      const int64_t last = job.input_end - first < list_size ? job.input_end : first + list_size;
-      const int count = needed_inputs<vectors>(job, first, last, list);
-      for (int at = 0; at < count;) at += add_lines<format, vectors>(job, first, list + at, count - at);
+    List list;
+    for (list.first = job.input_begin; list.first < job.input_end; list.first += list_size) {
+      find_inputs<vectors>(job, list);
+      list.asked = 0;
+      for (int at = 0; at < list.count;) at += add_lines<format, vectors>(job, list, at);
     }
   }
 
-  // Positions behind `first` of the inputs that are not zero in every vector. No branch: zeros come in no order.
+  // No branch on the values: zeros come in no order.
   template <int vectors>
-  static int needed_inputs(const Job &job, int64_t first, int64_t last, int32_t *list) {
+  static void find_inputs(const Job &job, List &list) {
+    const int64_t left = job.input_end - list.first, last = list.first + (left < list_size ? left : list_size);
     int count = 0;
-    for (int64_t i = first; i < last; i++) {
+    for (int64_t i = list.first; i < last; i++) {
       bool is_needed = false;
       for (int v = 0; v < vectors; v++) is_needed |= job.x[v * job.x_stride + i] != 0.0f;
-      list[count] = static_cast<int32_t>(i - first);
+      list.input[count] = static_cast<int32_t>(i - list.first);
       count += is_needed;
     }
-    return count;
+    list.count = count;
   }
 
-  // Adds the products of some inputs at the head of the list; returns how many.
+  template <Format format>
+  static const char *group_of(const Matrix &w, int64_t input) {
+    return static_cast<const char *>(w.data) + static_cast<size_t>(input / block) * w.stride;
+  }
+
+  // Asks for the scales of a group now: they are read soonest, and in the long run that they are stored in.
+  template <Format format>
+  static void prefetch_scales(const Job &job, const char *group) {
+    constexpr int64_t size = format == Format::q8 || format == Format::q4 ? 2 : 4;
+    for (int64_t part = 0; part < scale_bytes(format) / size; part++) {
+      const char *scales = group + part * size * job.w->outputs;
+      for (int64_t at = size * job.output_begin; at < size * job.output_end; at += 64) S::prefetch(scales + at);
+    }
+  }
+
+  // Lines to ask for while those before `at` are summed.
   template <Format format, int vectors>
-  static int add_lines(const Job &job, int64_t first, const int32_t *list, int count) {
+  static void find_next(const Job &job, List &list, int at, Lines<vectors> &lines) {
+    if (list.asked < at) list.asked = at;
+    const int end = list.count - at < lines_ahead ? list.count : at + lines_ahead;
+    lines.next_count = 0;
+    for (; list.asked < end; list.asked++) {
+      const int64_t input = list.first + list.input[list.asked];
+      lines.next[lines.next_count++] = line_of<format>(*job.w, input);
+      if constexpr (!is_wide(format)) {
+        const char *group = group_of<format>(*job.w, input);
+        if (list.asked == 0 || group != group_of<format>(*job.w, list.first + list.input[list.asked - 1]))
+          prefetch_scales<format>(job, group);
+      }
+    }
+  }
+
+  template <Format format>
+  static bool is_together(const List &list, int at, int count) {
+    constexpr int64_t together = inputs_of_a_scale(format);
+    return (list.first + list.input[at]) / together == (list.first + list.input[at + count - 1]) / together;
+  }
+
+  // Adds the products of some inputs from `at` on; returns how many.
+  template <Format format, int vectors>
+  static int add_lines(const Job &job, List &list, int at) {
     const Matrix &w = *job.w;
     Lines<vectors> lines;
     constexpr int64_t together = inputs_of_a_scale(format);
-    const int64_t part = (first + list[0]) / together;
-    for (float &sum : lines.sum) sum = 0;
+    const int64_t first_input = list.first + list.input[at], part = first_input / together;
     int n = 0;
-    for (; n < most_lines && n < count && (first + list[n]) / together == part; n++) {
-      const int64_t input = first + list[n];
+    const int most = !is_nibbles(format) || list.count - at < 16 || !is_together<format>(list, at, 16) ? 8 : 16;
+    for (; n < most && at + n < list.count; n++) {
+      const int64_t input = list.first + list.input[at + n];
+      if (input / together != part) break;
       lines.line[n] = line_of<format>(w, input);
       for (int v = 0; v < vectors; v++) {
         const float value = job.x[v * job.x_stride + input];
@@ -137,28 +202,43 @@ struct MatrixColumns {
     }
     lines.count = n;
     if constexpr (!is_wide(format)) {
-      const int64_t input = first + list[0];
-      lines.scales = static_cast<const char *>(w.data) + static_cast<size_t>(input / block) * w.stride;
+      lines.scales = group_of<format>(w, first_input);
       lines.offsets = lines.scales + (format == Format::q8_affine ? 8 : 4) * w.outputs;
-      if constexpr (format == Format::q8_affine) lines.scales += input % block / 16 * 4 * w.outputs;
+      if constexpr (format == Format::q8_affine) lines.scales += first_input % block / 16 * 4 * w.outputs;
     }
-    const int rest = count - n;
-    lines.next_count = rest < most_lines ? rest : most_lines;
-    for (int j = 0; j < lines.next_count; j++) lines.next[j] = line_of<format>(w, first + list[n + j]);
+    find_next<format, vectors>(job, list, at + n, lines);
     if constexpr (vectors == 1) {
       switch (n) {  // with the count known, loops become straight code
-        case 1: add<format, 1, 1>(job, lines); break;
-        case 2: add<format, 1, 2>(job, lines); break;
-        case 3: add<format, 1, 3>(job, lines); break;
-        case 4: add<format, 1, 4>(job, lines); break;
-        case 5: add<format, 1, 5>(job, lines); break;
-        case 6: add<format, 1, 6>(job, lines); break;
-        case 7: add<format, 1, 7>(job, lines); break;
-        default: add<format, 1, 8>(job, lines); break;
+        case 1:
+          add<format, 1, 1>(job, lines);
+          break;
+        case 2:
+          add<format, 1, 2>(job, lines);
+          break;
+        case 3:
+          add<format, 1, 3>(job, lines);
+          break;
+        case 4:
+          add<format, 1, 4>(job, lines);
+          break;
+        case 5:
+          add<format, 1, 5>(job, lines);
+          break;
+        case 6:
+          add<format, 1, 6>(job, lines);
+          break;
+        case 7:
+          add<format, 1, 7>(job, lines);
+          break;
+        case 8:
+          add<format, 1, 8>(job, lines);
+          break;
+        default:
+          if constexpr (is_nibbles(format)) add<format, 1, 16>(job, lines);
+          break;
       }
     } else {
-      if (n == most_lines) add<format, vectors, most_lines>(job, lines);
-      else add<format, vectors, 0>(job, lines);
+      add<format, vectors, 0>(job, lines);
     }
     return n;
   }
@@ -168,44 +248,67 @@ struct MatrixColumns {
   static void add(const Job &job, const Lines<vectors> &lines) {
     constexpr int64_t step = format == Format::f32 ? 16 : is_wide(format) ? 32 : 64;  // 64 bytes of a line
     int64_t o = job.output_begin;
+    if constexpr (is_nibbles(format) && vectors == 1) {
+      constexpr int64_t tiles = lanes <= 8 ? 1 : 2, bytes = 4 * lanes;
+      for (; o + 64 * tiles <= job.output_end; o += 64 * tiles) {
+        if (tiles == 2 || (o - job.output_begin) % 128 == 0)
+          for (int j = 0; j < lines.next_count; j++) S::prefetch(lines.next[j] + o / 2);
+        for (int64_t i = 0; i < 32 * tiles; i += bytes) add_words<format, count>(job, lines, o / 2 + i);
+      }
+    }
     for (; o + step <= job.output_end; o += step) {
       const int64_t offset = is_nibbles(format) ? o / 2 : format == Format::f32 ? 4 * o : is_wide(format) ? 2 * o : o;
-      for (int j = 0; j < lines.next_count; j++) S::prefetch(lines.next[j] + offset);
+      if (!is_nibbles(format) || (o - job.output_begin) % 128 == 0)
+        for (int j = 0; j < lines.next_count; j++) S::prefetch(lines.next[j] + offset);
       if constexpr (is_nibbles(format)) {
+#pragma GCC unroll 2
         for (int i = 0; i < 32; i += lanes) add_nibbles<format, vectors, count>(job, lines, o + i, offset + i);
       } else {
+#pragma GCC unroll 2
         for (int i = 0; i < step; i += lanes) add_outputs<format, vectors, count>(job, lines, o + i);
       }
     }
     if constexpr (!is_nibbles(format)) {
       for (; o + lanes <= job.output_end; o += lanes) add_outputs<format, vectors, count>(job, lines, o);
-      if (o < job.output_end) add_last_outputs<format, vectors, count>(job, lines, o, job.output_end - o);
+      if (o < job.output_end) add_last_outputs<format, vectors>(job, lines, o, job.output_end - o);
     }
   }
 
   template <Format format>
   static Float load(const char *line, int64_t o) {
-    if constexpr (format == Format::f32) return S::load_f32(line + 4 * o);
-    else if constexpr (format == Format::f16) return S::load_f16(line + 2 * o);
-    else if constexpr (format == Format::bf16) return S::load_bf16(line + 2 * o);
-    else return S::load_i8(line + o);
+    if constexpr (format == Format::f32)
+      return S::load_f32(line + 4 * o);
+    else if constexpr (format == Format::f16)
+      return S::load_f16(line + 2 * o);
+    else if constexpr (format == Format::bf16)
+      return S::load_bf16(line + 2 * o);
+    else
+      return S::load_i8(line + o);
   }
   template <Format format>
   static Float load_partial(const char *line, int64_t o, int64_t count) {
-    if constexpr (format == Format::f32) return S::load_f32_partial(line + 4 * o, count);
-    else if constexpr (format == Format::f16) return S::load_f16_partial(line + 2 * o, count);
-    else if constexpr (format == Format::bf16) return S::load_bf16_partial(line + 2 * o, count);
-    else return S::load_i8_partial(line + o, count);
+    if constexpr (format == Format::f32)
+      return S::load_f32_partial(line + 4 * o, count);
+    else if constexpr (format == Format::f16)
+      return S::load_f16_partial(line + 2 * o, count);
+    else if constexpr (format == Format::bf16)
+      return S::load_bf16_partial(line + 2 * o, count);
+    else
+      return S::load_i8_partial(line + o, count);
   }
   template <Format format>
   static Float load_scales(const char *scales, int64_t o) {
-    if constexpr (format == Format::q8 || format == Format::q4) return S::load_f16(scales + 2 * o);
-    else return S::load_f32(scales + 4 * o);
+    if constexpr (format == Format::q8 || format == Format::q4)
+      return S::load_f16(scales + 2 * o);
+    else
+      return S::load_f32(scales + 4 * o);
   }
   template <Format format>
   static Float load_scales_partial(const char *scales, int64_t o, int64_t count) {
-    if constexpr (format == Format::q8 || format == Format::q4) return S::load_f16_partial(scales + 2 * o, count);
-    else return S::load_f32_partial(scales + 4 * o, count);
+    if constexpr (format == Format::q8 || format == Format::q4)
+      return S::load_f16_partial(scales + 2 * o, count);
+    else
+      return S::load_f32_partial(scales + 4 * o, count);
   }
 
   // sums += weights at o * x, line by line.
@@ -222,7 +325,8 @@ struct MatrixColumns {
   static void add_outputs(const Job &job, const Lines<vectors> &lines, int64_t o) {
     Float sums[vectors];
     for (int v = 0; v < vectors; v++) sums[v] = is_wide(format) ? S::load(job.y + v * job.y_stride + o) : S::zero();
-    add_products<format, vectors, count>(lines, [o](const char *line) { return load<format>(line, o); }, sums);
+    add_products<format, vectors, count>(
+        lines, [o](const char *line) { return load<format>(line, o); }, sums);
     if constexpr (!is_wide(format)) {
       const Float scales = load_scales<format>(lines.scales, o);
       for (int v = 0; v < vectors; v++) sums[v] = S::fma(sums[v], scales, S::load(job.y + v * job.y_stride + o));
@@ -234,17 +338,19 @@ struct MatrixColumns {
     for (int v = 0; v < vectors; v++) S::store(job.y + v * job.y_stride + o, sums[v]);
   }
 
-  template <Format format, int vectors, int count>
+  template <Format format, int vectors>
   static void add_last_outputs(const Job &job, const Lines<vectors> &lines, int64_t o, int64_t outputs) {
     Float sums[vectors];
     for (Float &sum : sums) sum = S::zero();
-    add_products<format, vectors, count>(
+    add_products<format, vectors, 0>(
         lines, [o, outputs](const char *line) { return load_partial<format>(line, o, outputs); }, sums);
     for (int v = 0; v < vectors; v++) {
       float *y = job.y + v * job.y_stride + o;
       Float sum = S::load_partial(y, outputs);
-      if constexpr (is_wide(format)) sum = S::add(sums[v], sum);
-      else sum = S::fma(sums[v], load_scales_partial<format>(lines.scales, o, outputs), sum);
+      if constexpr (is_wide(format))
+        sum = S::add(sums[v], sum);
+      else
+        sum = S::fma(sums[v], load_scales_partial<format>(lines.scales, o, outputs), sum);
       if constexpr (format == Format::q8_affine)
         sum = S::fma(load_scales_partial<format>(lines.offsets, o, outputs), S::broadcast(lines.sum[v]), sum);
       S::store_partial(y, sum, outputs);
@@ -269,6 +375,44 @@ struct MatrixColumns {
     }
     finish_nibbles<format, vectors>(job, lines, o, low);
     finish_nibbles<format, vectors>(job, lines, o + 32, high);
+  }
+
+  // The same for 32-bit words of a line, `lanes` of them from byte `offset` on. A nibble masked in place is n * 16^k
+  // and x is divided by that power: fewer instructions than with bytes spread to lanes. The sums of the eight nibbles
+  // of all words are put in the order of outputs in the end.
+  template <Format format, int count>
+  static void add_words(const Job &job, const Lines<1> &lines, int64_t offset) {
+    using Int = typename S::Int;
+    Float low[4], high[4];  // of byte 0 to 3 of the words
+    for (int k = 0; k < 4; k++) low[k] = high[k] = S::broadcast(format == Format::q4 ? -8.0f * lines.sum[0] : 0.0f);
+#pragma GCC unroll 1
+    for (int j = 0; j < count; j++) {
+      const Int word = S::load_bytes(lines.line[j] + offset), upper = S::template shift_right<16>(word);
+      const auto nibbles = [](Int from, int k) {
+        return S::float_from_int(S::and_int(from, S::broadcast_int(15 << 4 * k)));
+      };
+      const float x = lines.x[j][0];
+      Float part = S::broadcast(x);
+      low[0] = S::fma(nibbles(word, 0), part, low[0]);
+      low[2] = S::fma(nibbles(upper, 0), part, low[2]);
+      part = S::broadcast(x * (1.0f / 16));
+      high[0] = S::fma(nibbles(word, 1), part, high[0]);
+      high[2] = S::fma(nibbles(upper, 1), part, high[2]);
+      part = S::broadcast(x * (1.0f / 256));
+      low[1] = S::fma(nibbles(word, 2), part, low[1]);
+      low[3] = S::fma(nibbles(upper, 2), part, low[3]);
+      part = S::broadcast(x * (1.0f / 4096));
+      high[1] = S::fma(nibbles(word, 3), part, high[1]);
+      high[3] = S::fma(nibbles(upper, 3), part, high[3]);
+    }
+    S::interleave(low);
+    S::interleave(high);
+    for (int k = 0; k < 4; k++) {
+      const int64_t byte = offset + k * lanes, o = byte / 32 * 64 + byte % 32;
+      const Float low_sum[1] = {low[k]}, high_sum[1] = {high[k]};
+      finish_nibbles<format, 1>(job, lines, o, low_sum);
+      finish_nibbles<format, 1>(job, lines, o + 32, high_sum);
+    }
   }
 
   template <Format format, int vectors>

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = W x for few vectors with W stored output by output: streams the weights once, whatever the number of vectors.
 //
-// Weights become floats exactly and meet float32 activations in fused multiply-adds; a quantised block is summed
-// before its scale is applied.
+// f32, f16, bf16 and bytes become floats exactly and meet float32 activations in fused multiply-adds; a quantised block
+// is summed before its scale is applied.
+//
+// Nibbles would spend three instructions a vector of floats on that, more time than memory takes to bring them. There,
+// `prepare` writes the 32 activations of a block as integers X of 24 bits times a power of two, so that x is rounded
+// once, to half a unit in the last place of the block's largest; X is cut in three bytes; and the sums of q * X are
+// exact in 32-bit integers, byte by byte. Their error is below that of a chain of float32 additions.
 #pragma once
 
 #include "../table.h"
@@ -36,12 +41,14 @@ struct MatrixRows {
   static constexpr int lanes = S::lanes;
 
   // How far ahead of the loads memory is asked for: the processor's own prefetching stops at page borders.
-  static constexpr int prefetch_bytes = 2048;
+  static constexpr int prefetch_bytes = 16384;
 
-  // Nibbles are taken from 32-bit lanes that hold 8 of them each: lane 4 b + d has bytes 4 d to 4 d + 3 of block b of
-  // a group. Masking nibble k in place gives n * 16^(k % 4) without a shift, and `prepare` divides x by that power.
-  static constexpr int group = lanes / 4;            // blocks
-  static constexpr int group_floats = 9 * lanes;     // 8 vectors of x, then what the offset of the numbers needs
+  // Nibbles of a group of blocks are taken together, 16 bytes of each. What `prepare` writes for a group, in vectors of
+  // `lanes` words: the bytes of X from the highest, each for the low and the high nibbles; then, for every block in its
+  // four lanes, the integer that the offset -8 adds, the factor of X, and the sums of x.
+  static constexpr int group = lanes / 4;  // blocks
+  static constexpr int group_floats = 9 * lanes;
+  static constexpr int offset_at = 6 * lanes, factor_at = 7 * lanes, sums_at = 8 * lanes;
   static constexpr int q8_affine_floats = 32 + lanes;  // x, then its sums over the vectors
 
   static int64_t groups(int64_t inputs) { return (inputs / block + group - 1) / group; }
@@ -55,7 +62,7 @@ struct MatrixRows {
 
   static void prepare(Format format, int64_t inputs, const float *x, float *prepared) {
     if (format == Format::q4 || format == Format::q4_affine) {
-      prepare_nibbles(format == Format::q4 ? -8.0f : 1.0f, inputs, x, prepared);
+      prepare_nibbles(inputs, x, prepared);
     } else if (format == Format::q8_affine) {
       for (int64_t i = 0; i < inputs; i += block, x += block, prepared += q8_affine_floats) {
         Float sum = S::zero();
@@ -72,16 +79,30 @@ struct MatrixRows {
 
   static void multiply_rows(const Matrix *w, int64_t begin, int64_t end, const float *prepared, int32_t vectors,
                             float *y, int64_t y_stride) {
-    Job job{static_cast<const char *>(w->data), w->stride, w->inputs, begin, end,
-            prepared, static_cast<int64_t>(prepared_floats(w->format, w->inputs)), y, y_stride};
+    Job job{static_cast<const char *>(w->data),
+            w->stride,
+            w->inputs,
+            begin,
+            end,
+            prepared,
+            static_cast<int64_t>(prepared_floats(w->format, w->inputs)),
+            y,
+            y_stride};
     switch (w->format) {
-      case Format::f32: return for_vectors<Wide<Format::f32>>(job, vectors);
-      case Format::f16: return for_vectors<Wide<Format::f16>>(job, vectors);
-      case Format::bf16: return for_vectors<Wide<Format::bf16>>(job, vectors);
-      case Format::q8: return for_vectors<Bytes<Format::q8>>(job, vectors);
-      case Format::q8_affine: return for_vectors<Bytes<Format::q8_affine>>(job, vectors);
-      case Format::q4: return for_vectors<Nibbles<Format::q4>>(job, vectors);
-      case Format::q4_affine: return for_vectors<Nibbles<Format::q4_affine>>(job, vectors);
+      case Format::f32:
+        return for_vectors<Wide<Format::f32>>(job, vectors);
+      case Format::f16:
+        return for_vectors<Wide<Format::f16>>(job, vectors);
+      case Format::bf16:
+        return for_vectors<Wide<Format::bf16>>(job, vectors);
+      case Format::q8:
+        return for_vectors<Bytes<Format::q8>>(job, vectors);
+      case Format::q8_affine:
+        return for_vectors<Bytes<Format::q8_affine>>(job, vectors);
+      case Format::q4:
+        return for_vectors<Nibbles<Format::q4>>(job, vectors);
+      case Format::q4_affine:
+        return for_vectors<Nibbles<Format::q4_affine>>(job, vectors);
     }
   }
 
@@ -90,52 +111,118 @@ struct MatrixRows {
     const char *data;
     size_t stride;
     int64_t inputs, begin, end;
-    const float *x;     // prepared
+    const float *x;  // prepared
     int64_t x_stride;
     float *y;
     int64_t y_stride;
   };
 
-  // scale: 1 / 16^(k % 4) of nibble k
-  static void prepare_nibbles(float sum_factor, int64_t inputs, const float *x, float *prepared) {
-    constexpr float scales[4] = {1.0f, 1.0f / 16, 1.0f / 256, 1.0f / 4096};
-    const int64_t blocks = inputs / block;
-    for (int64_t first = 0; first < blocks; first += group, prepared += group_floats) {
-      for (int lane = 0; lane < lanes; lane++) {
-        const int64_t b = first + lane / 4;
-        float sum = 0;
-        for (int k = 0; k < 8; k++) {
-          const float value = b < blocks ? x[b * block + lane % 4 * 4 + k / 2 + k % 2 * 16] : 0.0f;
-          prepared[k * lanes + lane] = value * scales[k % 4];
-          sum += value;
-        }
-        prepared[8 * lanes + lane] = sum * sum_factor;
-      }
+  static void prepare_nibbles(int64_t inputs, const float *x, float *prepared) {
+    for (int64_t blocks = inputs / block; blocks > 0; blocks -= group, prepared += group_floats) {
+      if (blocks < group) __builtin_memset(prepared, 0, group_floats * sizeof(float));
+      for (int b = 0; b < (blocks < group ? blocks : group); b++, x += block) prepare_block(x, b, prepared);
     }
   }
+
+  static void prepare_block(const float *x, int b, float *prepared) {
+    // the largest integer of three signed bytes is 0x7f7f7f; exponents are bounded so that both factors are normal
+    constexpr float largest = 0x7f7f7f;
+    Float most = S::abs(S::load(x)), sum = S::load(x);
+    for (int i = lanes; i < block; i += lanes) {
+      most = S::max(most, S::abs(S::load(x + i)));
+      sum = S::add(sum, S::load(x + i));
+    }
+    const float peak = S::reduce_max(most), total = S::reduce_add(sum);
+    uint32_t bits;
+    __builtin_memcpy(&bits, &peak, sizeof bits);
+    int exponent = static_cast<int>(bits >> 23) - 127;
+    if (exponent < -104) exponent = -104;
+    float up = power_of_two(22 - exponent), down = power_of_two(exponent - 22);
+    if (peak * up > largest) {
+      up *= 0.5f;
+      down *= 2;
+    }
+    const bool is_finite = total - total == 0;  // else every sum with this block becomes NaN
+    if (!is_finite) up = 0, down = total - total;
+    int32_t values[block], digits[block];
+    for (int i = 0; i < block; i += lanes) {
+      const Int value = S::round_to_int(S::mul(is_finite ? S::load(x + i) : S::zero(), S::broadcast(up)));
+      // with this offset every byte is 0 to 255; flipping its highest bit makes it a digit of -128 to 127
+      const Int offset = S::broadcast_int(0x808080);
+      store_ints(values + i, value);
+      store_ints(digits + i, S::xor_int(S::add_int(value, offset), offset));
+    }
+    auto *bytes = reinterpret_cast<int8_t *>(prepared) + 16 * b;
+    constexpr int vector_bytes = 4 * lanes;
+    for (int i = 0; i < 16; i++) {
+      bytes[i] = static_cast<int8_t>(digits[i] >> 16);
+      bytes[vector_bytes + i] = static_cast<int8_t>(digits[16 + i] >> 16);
+      bytes[2 * vector_bytes + i] = static_cast<int8_t>(digits[i] >> 8);
+      bytes[3 * vector_bytes + i] = static_cast<int8_t>(digits[16 + i] >> 8);
+      bytes[4 * vector_bytes + i] = static_cast<int8_t>(digits[i]);
+      bytes[5 * vector_bytes + i] = static_cast<int8_t>(digits[16 + i]);
+    }
+    for (int d = 0; d < 4; d++) {
+      const int lane = 4 * b + d;
+      int32_t sum_here = 0;  // of the inputs whose products this lane gets: together they stay below 2^31
+      for (int i = 4 * d; i < 4 * d + 4; i++) sum_here += values[i] + values[16 + i];
+      const int32_t offset = -8 * sum_here;
+      __builtin_memcpy(prepared + offset_at + lane, &offset, sizeof offset);
+      prepared[factor_at + lane] = down;
+      prepared[sums_at + lane] = d == 0 ? total : 0.0f;  // lanes of a block are added up in the end
+    }
+  }
+
+  static float power_of_two(int exponent) {
+    const int32_t bits = (exponent + 127) << 23;
+    float value;
+    __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+  }
+  static void store_ints(int32_t *p, Int a) { __builtin_memcpy(p, &a, sizeof a); }
 
   template <class Kernel>
   static void for_vectors(const Job &job, int32_t vectors) {
     switch (vectors) {
-      case 1: return for_rows<Kernel, 1>(job);
-      case 2: return for_rows<Kernel, 2>(job);
-      case 3: return for_rows<Kernel, 3>(job);
-      case 4: return for_rows<Kernel, 4>(job);
-      case 5: return for_rows<Kernel, 5>(job);
-      case 6: return for_rows<Kernel, 6>(job);
-      case 7: return for_rows<Kernel, 7>(job);
-      case 8: return for_rows<Kernel, 8>(job);
-      default: return;
+      case 1:
+        return for_rows<Kernel, 1>(job);
+      case 2:
+        return for_rows<Kernel, 2>(job);
+      case 3:
+        return for_rows<Kernel, 3>(job);
+      case 4:
+        return for_rows<Kernel, 4>(job);
+      case 5:
+        return for_rows<Kernel, 5>(job);
+      case 6:
+        return for_rows<Kernel, 6>(job);
+      case 7:
+        return for_rows<Kernel, 7>(job);
+      case 8:
+        return for_rows<Kernel, 8>(job);
+      default:
+        return;
     }
   }
 
   // Rows that share the loads of x: as many as the registers carry.
   template <class Kernel, int vectors>
   static void for_rows(const Job &job) {
-    constexpr int rows = vectors == 1 ? Kernel::rows : vectors <= 4 ? 2 : 1;
+    constexpr int rows = vectors == 1 ? Kernel::rows : vectors <= 4 && Kernel::rows > 1 ? 2 : 1;
     int64_t o = job.begin;
-    for (; o + rows <= job.end; o += rows) multiply<Kernel, rows, vectors>(job, o);
-    for (; o < job.end; o++) multiply<Kernel, 1, vectors>(job, o);
+    for (; o + rows <= job.end; o += rows) multiply_some<Kernel, rows, vectors, 0>(job, o);
+    for (; o < job.end; o++) multiply_some<Kernel, 1, vectors, 0>(job, o);
+  }
+
+  // Vectors beyond those whose sums fit the registers find the row in the nearest cache.
+  template <class Kernel, int rows, int vectors, int first>
+  static void multiply_some(const Job &job, int64_t o) {
+    constexpr int left = vectors - first, count = left < Kernel::most_vectors ? left : Kernel::most_vectors;
+    Job part = job;
+    part.x += first * job.x_stride;
+    part.y += first * job.y_stride;
+    multiply<Kernel, rows, count>(part, o);
+    if constexpr (left > count) multiply_some<Kernel, rows, vectors, first + count>(job, o);
   }
 
   template <class Kernel, int rows, int vectors>
@@ -151,25 +238,30 @@ struct MatrixRows {
   // ---- f32, f16, bf16
   template <Format format>
   struct Wide {
-    static constexpr int rows = 2;
+    static constexpr int rows = 1;    // one long run of memory is read faster than two
+    static constexpr int chains = 4;  // of additions a sum, to hide their latency
+    static constexpr int most_vectors = lanes == 8 ? 2 : 4;
     static constexpr int size = format == Format::f32 ? 4 : 2;
 
     static Float load(const char *p) {
-      if constexpr (format == Format::f32) return S::load_f32(p);
-      else if constexpr (format == Format::f16) return S::load_f16(p);
-      else return S::load_bf16(p);
+      if constexpr (format == Format::f32)
+        return S::load_f32(p);
+      else if constexpr (format == Format::f16)
+        return S::load_f16(p);
+      else
+        return S::load_bf16(p);
     }
     static Float load_partial(const char *p, int64_t count) {
-      if constexpr (format == Format::f32) return S::load_f32_partial(p, count);
-      else if constexpr (format == Format::f16) return S::load_f16_partial(p, count);
-      else return S::load_bf16_partial(p, count);
+      if constexpr (format == Format::f32)
+        return S::load_f32_partial(p, count);
+      else if constexpr (format == Format::f16)
+        return S::load_f16_partial(p, count);
+      else
+        return S::load_bf16_partial(p, count);
     }
 
     template <int rows, int vectors>
     static void sum(const Job &job, const char *w, Float (&sums)[rows][vectors]) {
-      // two chains of additions a sum, to hide their latency: the same number for every shape of the loop, so that a
-      // sum has the same bits alone and among others
-      constexpr int chains = 2;
       constexpr int step = chains * lanes;
       Float parts[chains][rows][vectors];
       for (auto &part : parts)
@@ -204,7 +296,8 @@ struct MatrixRows {
   // ---- q8, q8_affine
   template <Format format>
   struct Bytes {
-    static constexpr int rows = 2;
+    static constexpr int rows = lanes == 8 ? 4 : 2;
+    static constexpr int most_vectors = max_vectors;
     using Layout = BlockLayout<format>;
     static constexpr bool is_affine = format == Format::q8_affine;
     static constexpr int block_floats = is_affine ? q8_affine_floats : 32;
@@ -251,61 +344,69 @@ struct MatrixRows {
   // ---- q4, q4_affine
   template <Format format>
   struct Nibbles {
-    static constexpr int rows = 2;
+    static constexpr int rows = lanes == 8 ? 2 : 4;  // x86 with 8 lanes has 16 registers, the others 32
+    static constexpr int most_vectors = max_vectors;
     using Layout = BlockLayout<format>;
 
     template <int rows, int vectors>
     static void sum(const Job &job, const char *w, Float (&sums)[rows][vectors]) {
       const int64_t blocks = job.inputs / block;
       const float *x = job.x;
+      const char *row[rows];
       int64_t b = 0;
       for (; b + group <= blocks; b += group, x += group_floats, w += group * Layout::bytes) {
         for (int r = 0; r < rows; r++) {
-          const char *p = w + r * job.stride;
-          for (int ahead = 0; ahead < group * Layout::bytes; ahead += 64) S::prefetch(p + prefetch_bytes + ahead);
-          sum_group(job, p, x, sums[r]);
+          row[r] = w + r * job.stride;
+          for (int ahead = 0; ahead < group * Layout::bytes; ahead += 64) S::prefetch(row[r] + prefetch_bytes + ahead);
         }
+        sum_group(job, row, x, sums);
       }
       if (b == blocks) return;
       // the last blocks of a row, with zeros behind them: the memory behind the matrix is not ours
+      char last[rows][group * Layout::bytes] = {};
       for (int r = 0; r < rows; r++) {
-        char last[group * Layout::bytes] = {};
-        __builtin_memcpy(last, w + r * job.stride, static_cast<size_t>(blocks - b) * Layout::bytes);
-        sum_group(job, last, x, sums[r]);
+        __builtin_memcpy(last[r], w + r * job.stride, static_cast<size_t>(blocks - b) * Layout::bytes);
+        row[r] = last[r];
       }
+      sum_group(job, row, x, sums);
     }
 
-    template <int vectors>
-    static void sum_group(const Job &job, const char *p, const float *x, Float (&sums)[vectors]) {
-      const Int low = S::template load_quads<Layout::bytes>(p + Layout::numbers);
-      const Int high = S::template shift_right<16>(low);
-      Float weights[8];
-      for (int k = 0; k < 4; k++) {
-        const Int mask = S::broadcast_int(15 << 4 * k);
-        weights[k] = S::float_from_int(S::and_int(low, mask));
-        weights[k + 4] = S::float_from_int(S::and_int(high, mask));
-      }
-      Float scale, offset;
-      if constexpr (format == Format::q4) {
-        scale = S::template load_f16_scales<Layout::bytes>(p);
-      } else {
-        scale = S::template load_f32_scales<Layout::bytes>(p);
-        offset = S::template load_f32_scales<Layout::bytes>(p + 4);
+    template <int rows, int vectors>
+    static void sum_group(const Job &job, const char *const (&row)[rows], const float *x,
+                          Float (&sums)[rows][vectors]) {
+      const Int mask = S::broadcast_int(0x0f0f0f0f);
+      Int low[rows], high[rows];
+      Float scale[rows];
+      for (int r = 0; r < rows; r++) {
+        const Int both = S::template load_quads<Layout::bytes>(row[r] + Layout::numbers);
+        low[r] = S::and_int(both, mask);
+        high[r] = S::and_int(S::template shift_right<4>(both), mask);
+        if constexpr (format == Format::q4)
+          scale[r] = S::template load_f16_scales<Layout::bytes>(row[r]);
+        else
+          scale[r] = S::template load_f32_scales<Layout::bytes>(row[r]);
       }
       for (int v = 0; v < vectors; v++) {
         const float *xv = x + v * job.x_stride;
-        Float even, odd = S::mul(weights[4], S::load(xv + 4 * lanes));
+        Int dots[rows];
+        for (int digit = 0; digit < 3; digit++) {
+          const Int x_low = S::load_bytes(xv + 2 * digit * lanes), x_high = S::load_bytes(xv + (2 * digit + 1) * lanes);
+          for (int r = 0; r < rows; r++) {
+            const Int higher = digit == 0 ? S::broadcast_int(0) : S::template shift_left<8>(dots[r]);
+            dots[r] = S::add_dots(higher, low[r], x_low, high[r], x_high);
+          }
+        }
         if constexpr (format == Format::q4) {
-          even = S::fma(weights[0], S::load(xv), S::load(xv + 8 * lanes));
+          const Int offset = S::load_bytes(xv + offset_at);
+          for (int r = 0; r < rows; r++) dots[r] = S::add_int(dots[r], offset);
         } else {
-          even = S::mul(weights[0], S::load(xv));
-          sums[v] = S::fma(offset, S::load(xv + 8 * lanes), sums[v]);
+          const Float x_sums = S::load(xv + sums_at);
+          for (int r = 0; r < rows; r++)
+            sums[r][v] = S::fma(S::template load_f32_scales<Layout::bytes>(row[r] + 4), x_sums, sums[r][v]);
         }
-        for (int k = 1; k < 4; k++) {
-          even = S::fma(weights[k], S::load(xv + k * lanes), even);
-          odd = S::fma(weights[k + 4], S::load(xv + (k + 4) * lanes), odd);
-        }
-        sums[v] = S::fma(S::add(even, odd), scale, sums[v]);
+        const Float factor = S::load(xv + factor_at);
+        for (int r = 0; r < rows; r++)
+          sums[r][v] = S::fma(S::float_from_int(dots[r]), S::mul(scale[r], factor), sums[r][v]);
       }
     }
   };

@@ -13,8 +13,8 @@ namespace libwkv::kernels {
 // are zero and their memory is not touched. Pointers to weights may have any alignment.
 struct Avx2 {
   using Float = __m256;
-  using Int = __m256i;   // `lanes` numbers of 32 bits
-  using Mask = __m256;   // all bits of a lane set or clear
+  using Int = __m256i;  // `lanes` numbers of 32 bits
+  using Mask = __m256;  // all bits of a lane set or clear
   static constexpr int lanes = 8;
 
   // ---- floats
@@ -59,10 +59,14 @@ struct Avx2 {
   static Int or_int(Int a, Int b) { return _mm256_or_si256(a, b); }
   static Int xor_int(Int a, Int b) { return _mm256_xor_si256(a, b); }
   template <int bits>
-  static Int shift_left(Int a) { return _mm256_slli_epi32(a, bits); }
+  static Int shift_left(Int a) {
+    return _mm256_slli_epi32(a, bits);
+  }
   template <int bits>
-  static Int shift_right(Int a) { return _mm256_srli_epi32(a, bits); }  // zeros come in
-  static Int round_to_int(Float a) { return _mm256_cvtps_epi32(a); }    // to nearest, ties to even
+  static Int shift_right(Int a) {
+    return _mm256_srli_epi32(a, bits);
+  }                                                                   // zeros come in
+  static Int round_to_int(Float a) { return _mm256_cvtps_epi32(a); }  // to nearest, ties to even
   static Float float_from_int(Int a) { return _mm256_cvtepi32_ps(a); }
   static Int bits_of(Float a) { return _mm256_castps_si256(a); }
   static Float from_bits(Int a) { return _mm256_castsi256_ps(a); }
@@ -81,7 +85,9 @@ struct Avx2 {
     return _mm256_cvtepi32_ps(_mm256_and_si256(load_u8(p), _mm256_set1_epi32(15)));
   }
   static Float load_high_nibbles(const void *p) { return _mm256_cvtepi32_ps(_mm256_srli_epi32(load_u8(p), 4)); }
-  static Float load_f32_partial(const void *p, int64_t count) { return load_partial(static_cast<const float *>(p), count); }
+  static Float load_f32_partial(const void *p, int64_t count) {
+    return load_partial(static_cast<const float *>(p), count);
+  }
   static Float load_f16_partial(const void *p, int64_t count) {
     alignas(16) uint16_t bits[8] = {};
     __builtin_memcpy(bits, p, static_cast<size_t>(count) * 2);
@@ -109,8 +115,8 @@ struct Avx2 {
     uint16_t first_bits, second_bits;
     __builtin_memcpy(&first_bits, p, sizeof first_bits);
     __builtin_memcpy(&second_bits, static_cast<const char *>(p) + stride, sizeof second_bits);
-    return _mm256_cvtph_ps(_mm_blend_epi32(_mm_set1_epi16(static_cast<short>(first_bits)),
-                                           _mm_set1_epi16(static_cast<short>(second_bits)), 0b1100));
+    const __m128i both = _mm_cvtsi32_si128(first_bits | second_bits << 16);
+    return _mm256_cvtph_ps(_mm_shuffle_epi8(both, _mm_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 2, 3)));
   }
   template <int stride>
   static Float load_f32_scales(const void *p) {
@@ -134,7 +140,28 @@ struct Avx2 {
     return _cvtsh_ss(bits);
   }
 
-  static void prefetch(const void *p) { _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T0); }
+  // ---- bytes
+  static Int load_bytes(const void *p) { return _mm256_loadu_si256(static_cast<const Int *>(p)); }
+  // sums + the products of small unsigned bytes (at most 15) with signed ones, four of each pair of vectors a lane
+  static Int add_dots(Int sums, Int a, Int x, Int b, Int y) {
+    const Int pairs = _mm256_add_epi16(_mm256_maddubs_epi16(a, x), _mm256_maddubs_epi16(b, y));
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+
+  // t[0][0], t[1][0], t[2][0], t[3][0], t[0][1], ... in order
+  static void interleave(Float (&t)[4]) {
+    const Float a = _mm256_unpacklo_ps(t[0], t[1]), b = _mm256_unpackhi_ps(t[0], t[1]);
+    const Float c = _mm256_unpacklo_ps(t[2], t[3]), d = _mm256_unpackhi_ps(t[2], t[3]);
+    const Float lanes_0_4 = join_low_pairs(a, c), lanes_1_5 = join_high_pairs(a, c);
+    const Float lanes_2_6 = join_low_pairs(b, d), lanes_3_7 = join_high_pairs(b, d);
+    t[0] = _mm256_permute2f128_ps(lanes_0_4, lanes_1_5, 0x20);
+    t[1] = _mm256_permute2f128_ps(lanes_2_6, lanes_3_7, 0x20);
+    t[2] = _mm256_permute2f128_ps(lanes_0_4, lanes_1_5, 0x31);
+    t[3] = _mm256_permute2f128_ps(lanes_2_6, lanes_3_7, 0x31);
+  }
+
+  // To the second-level cache: the first has too few open requests to carry all that memory can deliver.
+  static void prefetch(const void *p) { _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T1); }
 
   // rows[i] lane j becomes rows[j] lane i.
   static void transpose(Float (&rows)[lanes]) {
@@ -156,6 +183,12 @@ struct Avx2 {
   }
 
  private:
+  static Float join_low_pairs(Float a, Float b) {
+    return _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+  }
+  static Float join_high_pairs(Float a, Float b) {
+    return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
+  }
   static Int first(int64_t count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }

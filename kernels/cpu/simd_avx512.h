@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// AVX-512 (F, BW, DQ, VL) behind the names that the kernel templates use. Included by avx512*.cpp alone.
+// AVX-512 (F, BW, DQ, VL, VNNI) behind the names that the kernel templates use. Included by avx512*.cpp alone.
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -66,9 +66,13 @@ struct Avx512 {
   static Int or_int(Int a, Int b) { return _mm512_or_si512(a, b); }
   static Int xor_int(Int a, Int b) { return _mm512_xor_si512(a, b); }
   template <int bits>
-  static Int shift_left(Int a) { return _mm512_slli_epi32(a, bits); }
+  static Int shift_left(Int a) {
+    return _mm512_slli_epi32(a, bits);
+  }
   template <int bits>
-  static Int shift_right(Int a) { return _mm512_srli_epi32(a, bits); }
+  static Int shift_right(Int a) {
+    return _mm512_srli_epi32(a, bits);
+  }
   static Int round_to_int(Float a) { return _mm512_cvtps_epi32(a); }
   static Float float_from_int(Int a) { return _mm512_cvtepi32_ps(a); }
   static Int bits_of(Float a) { return _mm512_castps_si512(a); }
@@ -98,7 +102,8 @@ struct Avx512 {
   template <int stride>
   static Int load_quads(const void *p) {
     const auto *bytes = static_cast<const char *>(p);
-    __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(load_16_bytes(bytes)), load_16_bytes(bytes + stride), 1);
+    __m256i low =
+        _mm256_inserti128_si256(_mm256_castsi128_si256(load_16_bytes(bytes)), load_16_bytes(bytes + stride), 1);
     __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(load_16_bytes(bytes + 2 * stride)),
                                            load_16_bytes(bytes + 3 * stride), 1);
     return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
@@ -108,7 +113,8 @@ struct Avx512 {
     // one load covers the scales of four blocks and ends inside the fourth
     static_assert(stride % 2 == 0 && 3 * stride + 2 <= 64 && 4 * stride >= 64);
     constexpr int64_t words = 0x0001000100010001;
-    const __m512i pick = _mm512_set_epi64(0, 0, 0, 0, words * (3 * stride / 2), words * stride, words * (stride / 2), 0);
+    const __m512i pick =
+        _mm512_set_epi64(0, 0, 0, 0, words * (3 * stride / 2), words * stride, words * (stride / 2), 0);
     return _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(pick, _mm512_loadu_si512(p))));
   }
   template <int stride>
@@ -133,7 +139,28 @@ struct Avx512 {
     return _cvtsh_ss(bits);
   }
 
-  static void prefetch(const void *p) { _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T0); }
+  // ---- bytes
+  static Int load_bytes(const void *p) { return _mm512_loadu_si512(p); }
+  static Int add_dots(Int sums, Int a, Int x, Int b, Int y) {
+    return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sums, a, x), b, y);
+  }
+
+  static void interleave(Float (&t)[4]) {
+    const Int low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const Int high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    const Int low_pairs = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    const Int high_pairs = _mm512_add_epi64(low_pairs, _mm512_set1_epi64(4));
+    const __m512d a = _mm512_castps_pd(_mm512_permutex2var_ps(t[0], low, t[1]));
+    const __m512d b = _mm512_castps_pd(_mm512_permutex2var_ps(t[0], high, t[1]));
+    const __m512d c = _mm512_castps_pd(_mm512_permutex2var_ps(t[2], low, t[3]));
+    const __m512d d = _mm512_castps_pd(_mm512_permutex2var_ps(t[2], high, t[3]));
+    t[0] = _mm512_castpd_ps(_mm512_permutex2var_pd(a, low_pairs, c));
+    t[1] = _mm512_castpd_ps(_mm512_permutex2var_pd(a, high_pairs, c));
+    t[2] = _mm512_castpd_ps(_mm512_permutex2var_pd(b, low_pairs, d));
+    t[3] = _mm512_castpd_ps(_mm512_permutex2var_pd(b, high_pairs, d));
+  }
+
+  static void prefetch(const void *p) { _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T1); }
 
   // rows[i] lane j becomes rows[j] lane i.
   static void transpose(Float (&rows)[lanes]) {

@@ -58,9 +58,13 @@ struct Neon {
   static Int or_int(Int a, Int b) { return vorrq_s32(a, b); }
   static Int xor_int(Int a, Int b) { return veorq_s32(a, b); }
   template <int bits>
-  static Int shift_left(Int a) { return vshlq_n_s32(a, bits); }
+  static Int shift_left(Int a) {
+    return vshlq_n_s32(a, bits);
+  }
   template <int bits>
-  static Int shift_right(Int a) { return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a), bits)); }
+  static Int shift_right(Int a) {
+    return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a), bits));
+  }
   static Int round_to_int(Float a) { return vcvtnq_s32_f32(a); }
   static Float float_from_int(Int a) { return vcvtq_f32_s32(a); }
   static Int bits_of(Float a) { return vreinterpretq_s32_f32(a); }
@@ -77,7 +81,9 @@ struct Neon {
   }
   static Float load_low_nibbles(const void *p) { return vcvtq_f32_u32(vandq_u32(load_u8(p), vdupq_n_u32(15))); }
   static Float load_high_nibbles(const void *p) { return vcvtq_f32_u32(vshrq_n_u32(load_u8(p), 4)); }
-  static Float load_f32_partial(const void *p, int64_t count) { return load_partial(static_cast<const float *>(p), count); }
+  static Float load_f32_partial(const void *p, int64_t count) {
+    return load_partial(static_cast<const float *>(p), count);
+  }
   static Float load_f16_partial(const void *p, int64_t count) {
     uint16_t bits[4] = {};
     __builtin_memcpy(bits, p, static_cast<size_t>(count) * 2);
@@ -112,7 +118,27 @@ struct Neon {
     return static_cast<float>(half);
   }
 
-  static void prefetch(const void *p) { __builtin_prefetch(p); }
+  // ---- bytes
+  static Int load_bytes(const void *p) { return vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t *>(p))); }
+  // Which four products meet in a lane differs from x86; their sum over the lanes does not.
+  static Int add_dots(Int sums, Int a, Int x, Int b, Int y) {
+    const int8x16_t a8 = vreinterpretq_s8_s32(a), x8 = vreinterpretq_s8_s32(x);
+    const int8x16_t b8 = vreinterpretq_s8_s32(b), y8 = vreinterpretq_s8_s32(y);
+    const int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(a8), vget_low_s8(x8)), vget_low_s8(b8), vget_low_s8(y8));
+    const int16x8_t high = vmlal_high_s8(vmull_high_s8(a8, x8), b8, y8);
+    return vpadalq_s16(vpadalq_s16(sums, low), high);
+  }
+
+  static void interleave(Float (&t)[4]) {
+    const Float even_low = vzip1q_f32(t[0], t[2]), even_high = vzip2q_f32(t[0], t[2]);
+    const Float odd_low = vzip1q_f32(t[1], t[3]), odd_high = vzip2q_f32(t[1], t[3]);
+    t[0] = vzip1q_f32(even_low, odd_low);
+    t[1] = vzip2q_f32(even_low, odd_low);
+    t[2] = vzip1q_f32(even_high, odd_high);
+    t[3] = vzip2q_f32(even_high, odd_high);
+  }
+
+  static void prefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
 
   // rows[i] lane j becomes rows[j] lane i.
   static void transpose(Float (&rows)[lanes]) {

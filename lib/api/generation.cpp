@@ -26,7 +26,7 @@ wkv_status wkv_generation_create(wkv_cache *cache, wkv_sampler *sampler, const w
 wkv_status wkv_generation_next(wkv_generation *generation, wkv_generation_piece *piece, wkv_error *error) {
   return api::guard(error, [&]() -> wkv_status {
     const std::shared_ptr<Generation> object = api::needed(generation, "generation")->object;
-    api::check_info(piece, "piece");
+    api::check_info(api::needed(piece, "piece"), "piece");
     wkv_generation_piece values{};
     const bool is_piece = object->next(values);
     api::write_info(piece, values);

@@ -71,7 +71,7 @@ wkv_status wkv_model_get_tokenizer(wkv_model *model, wkv_tokenizer **tokenizer, 
 wkv_status wkv_tokenizer_get_info(const wkv_tokenizer *tokenizer, wkv_tokenizer_info *info, wkv_error *error) {
   return api::guard(error, [&] {
     api::needed(tokenizer, "tokenizer");
-    api::check_info(info, "info");
+    api::check_info(api::needed(info, "info"), "info");
     const std::shared_ptr<const Tokenizer> object = tokenizer->object;
     wkv_tokenizer_info values{};
     values.tokens = object->tokens_count();

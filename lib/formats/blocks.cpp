@@ -18,26 +18,33 @@ constexpr int64_t quant_block = 32;
 float half_at(const std::byte *bytes) { return float_from_f16(load<uint16_t>(bytes)); }
 uint32_t byte_at(const std::byte *bytes, int i) { return static_cast<uint32_t>(bytes[i]); }
 
-// As float_from_f16, by selection.
+// a where the condition holds, else b, by bits: with ?: the compiler branches around floating-point arithmetic, which
+// costs a factor of 8.
+inline uint32_t select(bool condition, uint32_t a, uint32_t b) {
+  uint32_t mask = 0u - static_cast<uint32_t>(condition);
+  return (a & mask) | (b & ~mask);
+}
+
+// As float_from_f16.
 inline float widen_f16(uint32_t half) {
   uint32_t magnitude = half & 0x7fffu, sign = (half & 0x8000u) << 16;
   uint32_t normal = (magnitude << 13) + 0x38000000u;
-  normal = magnitude >= 0x7c00u ? normal | 0x7f800000u : normal;
+  normal |= select(magnitude >= 0x7c00u, 0x7f800000u, 0);
   uint32_t subnormal = std::bit_cast<uint32_t>(static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f);
-  return std::bit_cast<float>(sign | (magnitude < 0x400u ? subnormal : normal));
+  return std::bit_cast<float>(sign | select(magnitude < 0x400u, subnormal, normal));
 }
 
-// As f16_from_float, by selection.
+// As f16_from_float.
 inline uint16_t narrow_f16(float value) {
   uint32_t bits = std::bit_cast<uint32_t>(value);
   uint32_t sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
   uint32_t normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
-  normal = magnitude >= 0x477ff000u ? 0x7c00u : normal;
-  normal = magnitude > 0x7f800000u ? 0x7e00u : normal;
+  normal = select(magnitude >= 0x477ff000u, 0x7c00u, normal);
+  normal = select(magnitude > 0x7f800000u, 0x7e00u, normal);
   // The adder rounds: 0.5 moves the last bit kept to the end of the mantissa.
-  uint32_t small = magnitude < 0x38800000u ? magnitude : 0;
+  uint32_t small = select(magnitude < 0x38800000u, magnitude, 0);
   uint32_t subnormal = std::bit_cast<uint32_t>(std::bit_cast<float>(small) + 0.5f) - 0x3f000000u;
-  return static_cast<uint16_t>(sign | (magnitude < 0x38800000u ? subnormal : normal));
+  return static_cast<uint16_t>(sign | select(magnitude < 0x38800000u, subnormal, normal));
 }
 
 inline uint16_t narrow_bf16(float value) {
@@ -145,34 +152,40 @@ void for_blocks(const std::byte *bytes, int64_t values, StoredType type, float *
   for (int64_t i = 0; i < values; i += count, bytes += size) function(bytes, out + i);
 }
 
+// To the nearest integer, ties to even, for |value| < 2^22: adding 1.5 * 2^23 leaves no bits behind the point.
+inline uint32_t nearest(float value) { return std::bit_cast<uint32_t>(value + 0x1.8p23f) - 0x4b400000u; }
+
+// The largest magnitude of a block, as bits: these order like the numbers, and integers are compared in vectors.
+uint32_t largest_magnitude(const float *in) {
+  int32_t largest = 0;
+  for (int i = 0; i < 32; i++) largest = std::max(largest, std::bit_cast<int32_t>(in[i]) & 0x7fffffff);
+  return static_cast<uint32_t>(largest);
+}
+
 void encode_q8_0(const float *in, std::byte *block) {
-  float largest = 0;
-  for (int i = 0; i < 32; i++) largest = std::max(largest, std::fabs(in[i]));
-  float d = largest / 127, inverse = d != 0 ? 1 / d : 0;
+  float d = std::bit_cast<float>(largest_magnitude(in)) / 127, divisor = d != 0 ? d : 1;
   uint16_t scale = f16_from_float(d);
   std::memcpy(block, &scale, 2);
-  // |in * inverse| <= 127.00001; a value that is not finite must still become some byte
-  for (int i = 0; i < 32; i++) {
-    float q = std::round(in[i] * inverse);
-    block[2 + i] = static_cast<std::byte>(static_cast<int8_t>(std::fabs(q) <= 127 ? q : 0.0f));
-  }
+  // a value that is not finite becomes some byte
+  for (int i = 0; i < 32; i++) block[2 + i] = static_cast<std::byte>(nearest(in[i] / divisor) & 0xff);
 }
 
 void encode_q4_0(const float *in, std::byte *block) {
-  float largest = 0, extreme = 0;
-  for (int i = 0; i < 32; i++)
-    if (std::fabs(in[i]) > largest) {
-      largest = std::fabs(in[i]);
-      extreme = in[i];
-    }
-  float d = extreme / -8, inverse = d != 0 ? 1 / d : 0;
+  uint32_t largest = largest_magnitude(in), extreme = 0;
+  for (int i = 31; i >= 0; i--) {  // downwards: the first of several stays
+    uint32_t bits = std::bit_cast<uint32_t>(in[i]);
+    extreme = select((bits & 0x7fffffffu) == largest, bits, extreme);
+  }
+  float d = std::bit_cast<float>(extreme) / -8, divisor = d != 0 ? d : 1;
   uint16_t scale = f16_from_float(d);
   std::memcpy(block, &scale, 2);
-  auto quant = [&](float value) {
-    float q = value * inverse + 8.5f;
-    return static_cast<uint32_t>(q >= 0 ? std::min(q, 15.0f) : 0.0f);
-  };
-  for (int i = 0; i < 16; i++) block[2 + i] = static_cast<std::byte>(quant(in[i]) | quant(in[i + 16]) << 4);
+  uint32_t quants[32];
+  for (int i = 0; i < 32; i++) {
+    float q = in[i] / divisor + 8.5f;  // and cut, as GGUF's writers do: ties go up
+    q = q >= 0 ? q : 0;                // also what is not a number
+    quants[i] = static_cast<uint32_t>(static_cast<int32_t>(std::min(q, 15.0f)));
+  }
+  for (int i = 0; i < 16; i++) block[2 + i] = static_cast<std::byte>(quants[i] | quants[i + 16] << 4);
 }
 
 }  // namespace

@@ -21,8 +21,7 @@ RawCheckpoint read_file(std::shared_ptr<const Mapping> file) {
   if (begins("PK\3\4")) return read_pth(std::move(file));
   if (begins("\x80")) return read_pth_legacy(std::move(file));
   if (begins("fmgg")) return read_rwkvcpp(std::move(file));
-  if (begins("version https://git-lfs"))
-    fail(WKV_FORMAT, "%s: a git-lfs pointer; the file that it stands for was not downloaded", name.c_str());
+  refuse_git_lfs_pointer(*file);
   if (content.size() > 8 && content[8] == '{') return read_safetensors(std::move(file));
   fail(WKV_FORMAT, "%s: %zu bytes that begin with \"%s\": no known checkpoint format", name.c_str(), content.size(),
        printable(content.substr(0, 8)).c_str());

@@ -11,7 +11,8 @@
 namespace libwkv::formats {
 
 // Writes to a new file beside the target and renames it over the target in commit(). Without commit the target is left
-// alone and the new file removed. All failures are WKV_IO, but for a folder that does not exist: WKV_NOT_FOUND.
+// alone and the new file removed; a process that is killed meanwhile leaves it there, as TARGET.tmp-NUMBER-NUMBER. All
+// failures are WKV_IO, but for a folder that does not exist: WKV_NOT_FOUND.
 class FileWriter {
  public:
   explicit FileWriter(std::string target);

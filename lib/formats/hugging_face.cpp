@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "formats/bytes.h"
 #include "formats/json.h"
@@ -106,13 +107,12 @@ void add_shards(const std::string &folder, const std::string &index_path, RawChe
   if (tensors_of.size() > most_shards) fail(WKV_UNSUPPORTED, "%s: %zu files", index_path.c_str(), tensors_of.size());
   for (const auto &[name, wanted] : tensors_of) {
     RawCheckpoint shard = read_safetensors(Mapping::open(in_folder(folder, name)));
-    for (const std::string &tensor : wanted) {
-      bool is_there =
-          std::any_of(shard.tensors.begin(), shard.tensors.end(), [&](const RawTensor &t) { return t.name == tensor; });
-      if (!is_there)
+    std::set<std::string_view> present;
+    for (const RawTensor &tensor : shard.tensors) present.insert(tensor.name);
+    for (const std::string &tensor : wanted)
+      if (!present.contains(tensor))
         fail(WKV_FORMAT, "%s: tensor %s is not in %s", index_path.c_str(), printable(tensor).c_str(),
              printable(name).c_str());
-    }
     std::move(shard.tensors.begin(), shard.tensors.end(), std::back_inserter(raw.tensors));
     raw.files.push_back(shard.files.front());
   }

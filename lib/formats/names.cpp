@@ -119,6 +119,7 @@ const char *other_architecture(std::string_view name) {
   if (has("att.time_faaaa") || has("att.gate.")) return "RWKV-5";
   if (has("time_first") || has("time_mix_k") || has("time_mix_r") || has("time_decay")) return "RWKV-4";
   if (has("time_state")) return "a tuned initial state";
+  if (has("rosa")) return "a hybrid of RWKV-7 with ROSA";
   if (has("self_attn") || has("attn_q.") || has("q_proj")) return "a model with attention layers";
   return nullptr;
 }
@@ -230,10 +231,7 @@ Tensor low_rank_view(const RawTensor &raw, Style style, LowRank stored, bool is_
 }
 
 Tensor heads_view(const RawTensor &raw, const Claims &claims) {
-  Axes axes = axes_of(raw, true);
-  bool is_flat = axes.shape.size() == 1 || (claims.head_size && axes.shape.size() == 2 && axes.shape[0] == 1 &&
-                                            axes.shape[1] != *claims.head_size);
-  if (!is_flat) return matrix_view(raw);
+  if (raw.shape.size() > 1) return matrix_view(raw);
   Tensor tensor = vector_view(raw);
   if (!claims.head_size || tensor.shape[0] % *claims.head_size)
     fail(WKV_FORMAT, "tensor %s has %lld values, no multiple of the head size %lld", printable(raw.name).c_str(),

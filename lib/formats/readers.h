@@ -39,6 +39,9 @@ uint64_t stored_bytes(StoredType type, uint64_t values);
 // Product of a shape from a file. Throws WKV_FORMAT for a zero or negative dimension, or overflow.
 uint64_t count_values(std::span<const int64_t> shape, const std::string &tensor_name);
 
+// Throws WKV_FORMAT when the file is what git-lfs leaves in place of a file that it did not download.
+void refuse_git_lfs_pointer(const Mapping &file);
+
 // The readers. Each throws Error as open_checkpoint does.
 RawCheckpoint read_pth(std::shared_ptr<const Mapping> file);
 RawCheckpoint read_pth_legacy(std::shared_ptr<const Mapping> file);

@@ -39,6 +39,7 @@ std::vector<int64_t> read_numbers(const json &entry, const char *key, const std:
 
 RawCheckpoint read_safetensors(std::shared_ptr<const Mapping> file) {
   const std::string &file_name = file->name();
+  refuse_git_lfs_pointer(*file);
   ByteReader reader(file->bytes(), file_name);
   uint64_t header_size = reader.read<uint64_t>("the header length");
   json header = parse_json_object(text_of(reader.take(header_size, "the header")), file_name);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The storage types of checkpoints: names and sizes.
+// What all readers need: names and sizes of the storage types, and git-lfs pointers told apart.
 #include "base/checked.h"
 #include "formats/bytes.h"
 #include "formats/readers.h"
@@ -39,6 +39,11 @@ uint64_t count_values(std::span<const int64_t> shape, const std::string &tensor_
   }
   if (values >> 62) fail(WKV_FORMAT, "tensor %s has too many values", printable(tensor_name).c_str());
   return values;
+}
+
+void refuse_git_lfs_pointer(const Mapping &file) {
+  if (text_of(file.bytes()).starts_with("version https://git-lfs"))
+    fail(WKV_FORMAT, "%s: a git-lfs pointer; the file that it stands for was not downloaded", file.name().c_str());
 }
 
 }  // namespace libwkv::formats

@@ -308,7 +308,7 @@ TEST_F(Arguments, model_step) {
   with(WKV_INVALID, [](auto &item) { item.cache = nullptr; });
   with(WKV_INVALID, [](auto &item) { item.tokens = nullptr; });
   with(WKV_INVALID, [](auto &item) { item.tokens_count = huge; });
-  with(WKV_INVALID, [](auto &item) { item.flags = 1u << 20; });
+  with(WKV_UNSUPPORTED, [](auto &item) { item.flags = 1u << 20; });
   with(WKV_INVALID, [this](auto &item) { item.cache = cache_; });
   with(WKV_INVALID, [this](auto &item) { item.logits = logits_.data(); });
   with(WKV_INVALID, [this](auto &item) { item.sampler = sampler_; });

@@ -181,12 +181,13 @@ class Examples(unittest.TestCase):
         self.assertEqual(err, b'')
 
     def test_generate_shows_progress_only_on_a_terminal(self):
-        tale = self.path('long.txt', TALE * 40)
-        terminal = Terminal('generate', '-f', tale, '-n', 4, '--kernels', 'scalar', '--threads', 1)
-        terminal.read_until(r'reading \[[#.]+\] +\d+ %')
-        self.assertEqual(terminal.exit_code(), 0)
-        _, err = run('generate', '-f', tale, '-n', 4, '--kernels', 'scalar', '--threads', 1)
-        self.assertEqual(err, '')
+        tale = self.path('long.txt', TALE * 4)
+        arguments = ('-f', tale, '-n', 1, '--kernels', 'scalar', '--threads', 1, '--chunk-tokens', 8)
+        terminal = Terminal('generate', *arguments)
+        terminal.read_until(r'reading \[[#.]+\] +\d+ %  [\d,]+ of [\d,]+ tokens')
+        terminal.type('\x03')  # a long prompt can be interrupted as well
+        self.assertEqual(terminal.exit_code(), 130)
+        self.assertEqual(run('generate', '-f', tale, '-n', 1)[1], '')
 
     # ---- chat
 

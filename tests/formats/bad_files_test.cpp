@@ -51,16 +51,24 @@ TEST(BadFiles, every_entry_of_the_manifest) {
     wkv_status status = load_status(folder / path, entry["format"], &message);
     std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
     entries++;
-    if (expect == "accept") EXPECT_EQ(status, WKV_OK) << message;
-    if (expect == "reject") EXPECT_NE(status, WKV_OK);
+    if (expect == "accept") {
+      EXPECT_EQ(status, WKV_OK) << message;
+    }
+    if (expect == "reject") {
+      EXPECT_NE(status, WKV_OK);
+    }
     if (status != WKV_OK) {
       EXPECT_TRUE(is_fitting(status, error_class)) << status << " " << message;
       EXPECT_GT(message.size(), 10u);
     }
-    if (!is_sanitized) EXPECT_LT(seconds.count(), 1.0);
+    if (!is_sanitized) {
+      EXPECT_LT(seconds.count(), 1.0);
+    }
   }
   EXPECT_GT(entries, 90);
-  if (!is_sanitized) EXPECT_LT(peak_bytes() - peak_before, 200 << 20);
+  if (!is_sanitized) {
+    EXPECT_LT(peak_bytes() - peak_before, 200 << 20);
+  }
   EXPECT_FALSE(fs::exists("pwned_by_pickle"));
 }
 
@@ -71,8 +79,8 @@ TEST(BadFiles, shards_outside_the_folder_are_not_opened) {
   fs::copy(data_folder() / "fla_bf16/config.json", folder / "config.json");
   fs::copy(data_folder() / "fla_bf16/model.safetensors", outer / "outside.safetensors");
   std::string names = "{\"weight_map\": {\"lm_head.weight\": \"NAME\"}}";
-  for (std::string name : {"../outside.safetensors", "..\\\\outside.safetensors", "/outside.safetensors", "", ".", "..", ".safetensors",
-                           "a\\u0000.safetensors", "config.json"}) {
+  for (std::string name : {"../outside.safetensors", "..\\\\outside.safetensors", "/outside.safetensors", "", ".", "..",
+                           ".safetensors", "a\\u0000.safetensors", "config.json"}) {
     std::string index = names, message;
     index.replace(index.find("NAME"), 4, name);
     write_file(folder / "model.safetensors.index.json", index);
@@ -96,7 +104,9 @@ TEST(BadFiles, missing_and_unreadable_paths) {
 
 TEST(BadFiles, git_lfs_pointer_is_recognised) {
   TemporaryFolder folder;
-  std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + std::string(64, 'a') + "\nsize 381554\n", message;
+  std::string pointer =
+                  "version https://git-lfs.github.com/spec/v1\noid sha256:" + std::string(64, 'a') + "\nsize 381554\n",
+              message;
   write_file(folder / "model.pth", pointer);
   EXPECT_EQ(open_status(folder / "model.pth", &message), WKV_FORMAT);
   EXPECT_NE(message.find("git-lfs pointer"), std::string::npos) << message;
@@ -109,9 +119,10 @@ TEST(BadFiles, git_lfs_pointer_is_recognised) {
 }
 
 TEST(BadFiles, small_buffers_of_anything) {
-  for (std::string content : {std::string(), std::string("G"), std::string("GGUF"), std::string("PK\3\4"), std::string("\x80\2"), std::string("fmgg"),
-                              std::string(8, '\0') + "{}", std::string("\2\0\0\0\0\0\0\0{}", 10), std::string("not a model at all"),
-                              std::string("<!DOCTYPE html><html>")})
+  for (std::string content :
+       {std::string(), std::string("G"), std::string("GGUF"), std::string("PK\3\4"), std::string("\x80\2"),
+        std::string("fmgg"), std::string(8, '\0') + "{}", std::string("\2\0\0\0\0\0\0\0{}", 10),
+        std::string("not a model at all"), std::string("<!DOCTYPE html><html>")})
     EXPECT_EQ(status_of([&] { load_all(formats::open_checkpoint_memory(bytes_of(content))); }), WKV_FORMAT) << content;
 }
 
@@ -123,16 +134,19 @@ TEST(BadFiles, hostile_json_is_refused_in_little_memory) {
   };
   int64_t peak_before = peak_bytes();
   std::string deep = "{\"a\":" + std::string(3000000, '['), wide = "{";
-  for (int i = 0; i < 300000; i++) wide += "\"" + std::to_string(i) + "\":[],";
+  for (int i = 0; i < 300000; i++) wide.append("\"").append(std::to_string(i)).append("\":[],");
   wide += "\"x\":{}}";
-  std::string twice = R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})";
+  std::string twice =
+      R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})";
   std::string huge = "{\"a\":\"" + std::string(5000000, 'x') + "\"}";
   for (const std::string &json : {deep, wide, huge, twice}) {
     std::string content = header(json) + "1234";
     wkv_status status = status_of([&] { formats::open_checkpoint_memory(bytes_of(content)); });
     EXPECT_TRUE(status == WKV_FORMAT || status == WKV_UNSUPPORTED) << status << json.substr(0, 30);
   }
-  if (!is_sanitized) EXPECT_LT(peak_bytes() - peak_before, 200 << 20);
+  if (!is_sanitized) {
+    EXPECT_LT(peak_bytes() - peak_before, 200 << 20);
+  }
 }
 
 }  // namespace

@@ -31,14 +31,18 @@ TEST(Blocks, every_half_decodes_and_encodes_as_the_base_room_does) {
   decode(StoredType::bf16, bytes_at(halves), 65536, values.data());
   encode(StoredType::bf16, values.data(), 65536, reinterpret_cast<std::byte *>(back.data()));
   for (uint32_t i = 0; i < 65536; i++)
-    if (!std::isnan(values[i])) ASSERT_EQ(back[i], halves[i]);
+    if (!std::isnan(values[i])) {
+      ASSERT_EQ(back[i], halves[i]);
+    }
 }
 
 TEST(Blocks, narrowing_rounds_to_nearest_even) {
   std::mt19937 random(7);
   std::vector<float> values;
   for (int i = 0; i < 200000; i++) values.push_back(std::bit_cast<float>(static_cast<uint32_t>(random())));
-  for (float value : {0.0f, -0.0f, 65504.0f, 65519.99f, 65520.0f, 0x1p-24f, 0x1p-25f, 0x1.000002p-25f, 0x1.ffcp-15f, INFINITY, -INFINITY}) values.push_back(value);
+  for (float value : {0.0f, -0.0f, 65504.0f, 65519.99f, 65520.0f, 0x1p-24f, 0x1p-25f, 0x1.000002p-25f, 0x1.ffcp-15f,
+                      INFINITY, -INFINITY})
+    values.push_back(value);
   std::vector<uint16_t> half(values.size()), brain(values.size());
   int64_t count = static_cast<int64_t>(values.size());
   encode(StoredType::f16, values.data(), count, reinterpret_cast<std::byte *>(half.data()));
@@ -87,9 +91,9 @@ TEST_P(BlockType, random_blocks_decode_as_plain_arithmetic_says) {
   }
 }
 INSTANTIATE_TEST_SUITE_P(All, BlockType,
-                         testing::Values(StoredType::q8_0, StoredType::q4_0, StoredType::q4_1, StoredType::q5_0, StoredType::q5_1, StoredType::q4_k, StoredType::q5_k,
-                                         StoredType::q6_k),
-                         [](const auto &info) { return formats::name_of(info.param); });
+                         testing::Values(StoredType::q8_0, StoredType::q4_0, StoredType::q4_1, StoredType::q5_0,
+                                         StoredType::q5_1, StoredType::q4_k, StoredType::q5_k, StoredType::q6_k),
+                         [](const auto &type) { return formats::name_of(type.param); });
 
 TEST(Blocks, q8_and_q4_encode_within_half_a_step) {
   std::mt19937 random(3);
@@ -106,7 +110,8 @@ TEST(Blocks, q8_and_q4_encode_within_half_a_step) {
       for (size_t i = begin; i < begin + 32; i++) largest = std::max(largest, std::fabs(values[i]));
       // Q4_0 covers -8 .. 7 steps: the far end of the other sign is cut by up to one step
       double bound = type == StoredType::q8_0 ? largest / 127 * 0.502 + largest * 0x1p-11 : largest / 8 * 1.001;
-      for (size_t i = begin; i < begin + 32; i++) ASSERT_NEAR(back[i], values[i], bound) << formats::name_of(type) << " " << i;
+      for (size_t i = begin; i < begin + 32; i++)
+        ASSERT_NEAR(back[i], values[i], bound) << formats::name_of(type) << " " << i;
     }
     EXPECT_EQ(back[0], 0.0f);
   }
@@ -133,7 +138,8 @@ TEST(Blocks, values_that_are_not_finite_encode_without_harm) {
   values[3] = NAN;
   values[4] = INFINITY;
   std::byte bytes[64];
-  for (StoredType type : {StoredType::q8_0, StoredType::q4_0, StoredType::f16, StoredType::bf16}) encode(type, values.data(), 32, bytes);
+  for (StoredType type : {StoredType::q8_0, StoredType::q4_0, StoredType::f16, StoredType::bf16})
+    encode(type, values.data(), 32, bytes);
   float back[32];
   decode(StoredType::bf16, bytes, 32, back);
   EXPECT_TRUE(std::isnan(back[3]));

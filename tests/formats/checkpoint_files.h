@@ -34,7 +34,7 @@ inline fs::path data_folder() { return fs::path(WKV_SOURCE_DIR) / "tests/data/rn
 inline fs::path shared_folder() { return WKV_SHARED_DIR; }
 
 // In a test: skips it, visibly, when the ground truth beside the checkout is missing.
-#define WKV_NEED_SHARED()                                       \
+#define WKV_NEED_SHARED()                                                    \
   if (!libwkv::tests::fs::exists(libwkv::tests::shared_folder() / "golden")) \
   GTEST_SKIP() << "no ground truth in " << libwkv::tests::shared_folder()
 
@@ -138,13 +138,15 @@ inline void transpose(PlainTensor &tensor) {
   int64_t rows = tensor.shape[0], columns = tensor.shape[1];
   std::vector<float> values(tensor.values.size());
   for (int64_t r = 0; r < rows; r++)
-    for (int64_t c = 0; c < columns; c++) values[static_cast<size_t>(c * rows + r)] = tensor.values[static_cast<size_t>(r * columns + c)];
+    for (int64_t c = 0; c < columns; c++)
+      values[static_cast<size_t>(c * rows + r)] = tensor.values[static_cast<size_t>(r * columns + c)];
   tensor.values = std::move(values);
   std::swap(tensor.shape[0], tensor.shape[1]);
 }
 
 inline bool is_low_rank(const std::string &name) {
-  static constexpr std::string_view endings[] = {"att.w1", "att.w2", "att.a1", "att.a2", "att.v1", "att.v2", "att.g1", "att.g2"};
+  static constexpr std::string_view endings[] = {"att.w1", "att.w2", "att.a1", "att.a2",
+                                                 "att.v1", "att.v2", "att.g1", "att.g2"};
   for (std::string_view ending : endings)
     if (name.ends_with(ending)) return true;
   return false;
@@ -177,7 +179,8 @@ inline std::string make_rwkvcpp(std::vector<PlainTensor> tensors, int32_t layers
     throw std::runtime_error(name);
   };
   PlainTensor embedding = find("emb.weight");
-  for (int32_t number : {0x67676d66, 100, static_cast<int32_t>(embedding.shape[0]), static_cast<int32_t>(embedding.shape[1]), layers, 0})
+  for (int32_t number :
+       {0x67676d66, 100, static_cast<int32_t>(embedding.shape[0]), static_cast<int32_t>(embedding.shape[1]), layers, 0})
     append_number(out, number);
   for (int32_t layer = 0; layer < layers; layer++) {
     std::string att = "blocks." + std::to_string(layer) + ".att.";

@@ -24,8 +24,10 @@ std::vector<Sample> samples() {
   };
   // smaller ones, and a legacy .pth, where the ground truth is there
   fs::path bad = shared_folder() / "golden/bad", variants = shared_folder() / "golden/rnd_a/weights/pth_variants";
-  if (fs::exists(variants / "legacy_not_zip.pth")) all.push_back({"legacy", read_file(variants / "legacy_not_zip.pth"), 8800, 300});
-  if (fs::exists(bad / "gguf_00_good.gguf")) all.push_back({"small gguf", read_file(bad / "gguf_00_good.gguf"), 5000, 300});
+  if (fs::exists(variants / "legacy_not_zip.pth"))
+    all.push_back({"legacy", read_file(variants / "legacy_not_zip.pth"), 8800, 300});
+  if (fs::exists(bad / "gguf_00_good.gguf"))
+    all.push_back({"small gguf", read_file(bad / "gguf_00_good.gguf"), 5000, 300});
   return all;
 }
 
@@ -41,13 +43,17 @@ TEST(DamagedFiles, every_cut_is_an_error) {
     Checkpoint checkpoint = formats::open_checkpoint_memory(bytes_of(sample.content));
     size_t needed = 0;
     for (const auto &[name, tensor] : checkpoint.tensors)
-      needed = std::max(needed, static_cast<size_t>(reinterpret_cast<const char *>(tensor.bytes.data() + tensor.bytes.size()) - sample.content.data()));
+      needed = std::max(needed,
+                        static_cast<size_t>(reinterpret_cast<const char *>(tensor.bytes.data() + tensor.bytes.size()) -
+                                            sample.content.data()));
     if (sample.name == "pth") needed = sample.content.size();
-    for (size_t length = 0; length < needed; length += length < sample.header || length + sample.tail > needed ? 3 : 1009) {
+    for (size_t length = 0; length < needed;
+         length += length < sample.header || length + sample.tail > needed ? 3 : 1009) {
       std::string part = sample.content.substr(0, length);  // its own memory: reading past it is seen
       std::string message;
       wkv_status status = load(part, &message);
-      ASSERT_TRUE(status == WKV_FORMAT || status == WKV_UNSUPPORTED) << sample.name << " cut at " << length << ": " << message;
+      ASSERT_TRUE(status == WKV_FORMAT || status == WKV_UNSUPPORTED)
+          << sample.name << " cut at " << length << ": " << message;
     }
   }
 }
@@ -67,14 +73,22 @@ TEST(DamagedFiles, random_changes_are_errors_or_models) {
                                 : random() % content.size();
         char &byte = content[at];
         switch (random() % 4) {
-          case 0: byte = static_cast<char>(byte ^ (1 << random() % 8)); break;
-          case 1: byte = static_cast<char>(random()); break;
-          case 2: byte = static_cast<char>(0xff); break;
-          default: byte = 0;
+          case 0:
+            byte = static_cast<char>(byte ^ (1 << random() % 8));
+            break;
+          case 1:
+            byte = static_cast<char>(random());
+            break;
+          case 2:
+            byte = static_cast<char>(0xff);
+            break;
+          default:
+            byte = 0;
         }
       }
       wkv_status status = load(content);
-      ASSERT_TRUE(status == WKV_OK || status == WKV_FORMAT || status == WKV_UNSUPPORTED) << sample.name << " round " << round;
+      ASSERT_TRUE(status == WKV_OK || status == WKV_FORMAT || status == WKV_UNSUPPORTED)
+          << sample.name << " round " << round;
       errors += status != WKV_OK;
     }
     EXPECT_GT(errors, 100) << sample.name;

@@ -20,16 +20,25 @@ double quantised_bound(StoredType type, float smallest, float largest) {
   double magnitude = std::max(std::fabs(smallest), std::fabs(largest)), range = largest - smallest;
   constexpr double scale_step = 0x1p-25;  // half the distance of the smallest half-precision scales
   switch (type) {
-    case StoredType::q8_0: return magnitude / 127 * 0.502 + magnitude / 1000 + 127 * scale_step;
-    case StoredType::q4_0: return magnitude / 8 * 1.002;  // the far end of an asymmetric grid is clamped
-    case StoredType::q5_0: return magnitude / 16 * 1.002;
-    case StoredType::q4_1: return range / 15 * 0.51 + magnitude / 500 + 16 * scale_step;
-    case StoredType::q5_1: return range / 31 * 0.51 + magnitude / 500 + 32 * scale_step;
+    case StoredType::q8_0:
+      return magnitude / 127 * 0.502 + magnitude / 1000 + 127 * scale_step;
+    case StoredType::q4_0:
+      return magnitude / 8 * 1.002 + 8 * scale_step;  // the far end of an asymmetric grid is clamped
+    case StoredType::q5_0:
+      return magnitude / 16 * 1.002 + 16 * scale_step;
+    case StoredType::q4_1:
+      return range / 15 * 0.51 + magnitude / 500 + 16 * scale_step;
+    case StoredType::q5_1:
+      return range / 31 * 0.51 + magnitude / 500 + 32 * scale_step;
     // K types spread 6-bit scales over 256 values: loose
-    case StoredType::q4_k: return range / 15 * 1.5 + magnitude / 8;
-    case StoredType::q5_k: return range / 31 * 1.5 + magnitude / 8;
-    case StoredType::q6_k: return magnitude / 32 * 1.6;
-    default: return 0;
+    case StoredType::q4_k:
+      return range / 15 * 1.5 + magnitude / 8;
+    case StoredType::q5_k:
+      return range / 31 * 1.5 + magnitude / 8;
+    case StoredType::q6_k:
+      return magnitude / 32 * 1.6;
+    default:
+      return 0;
   }
 }
 
@@ -51,12 +60,14 @@ void expect_tensor(const Tensor &found, const Tensor &reference, const std::stri
   std::vector<double> plain = plain_decode(found.type, found.bytes.data(), found.values());
   size_t count = static_cast<size_t>(formats::block_values(found.type));
   std::vector<double> magnitudes(values.size() / count);
-  for (size_t i = 0; i < plain.size(); i++) magnitudes[i / count] = std::max(magnitudes[i / count], std::fabs(plain[i]));
+  for (size_t i = 0; i < plain.size(); i++)
+    magnitudes[i / count] = std::max(magnitudes[i / count], std::fabs(plain[i]));
   for (size_t i = 0; i < values.size(); i++)
     ASSERT_NEAR(values[i], plain[i], 3e-7 * magnitudes[i / count]) << what << " value " << i;
   size_t block = 32;
   for (size_t begin = 0; begin < values.size(); begin += block) {
-    auto [smallest, largest] = std::minmax_element(expected.begin() + static_cast<ptrdiff_t>(begin), expected.begin() + static_cast<ptrdiff_t>(begin + block));
+    auto [smallest, largest] = std::minmax_element(expected.begin() + static_cast<ptrdiff_t>(begin),
+                                                   expected.begin() + static_cast<ptrdiff_t>(begin + block));
     double bound = quantised_bound(found.type, *smallest, *largest);
     for (size_t i = begin; i < begin + block; i++) ASSERT_NEAR(values[i], expected[i], bound) << what << " value " << i;
   }
@@ -79,7 +90,7 @@ std::vector<fs::path> checkpoints_in(const fs::path &folder) {
     std::string name = entry.path().filename().string();
     if (entry.path().filename() == "pth_variants") continue;
     bool is_model = entry.is_directory() || name.ends_with(".pth") || name.ends_with(".gguf") || name.ends_with(".bin");
-    // the trained original of `reverse` has names of its own, from a demo script
+    // the trained original of `reverse`, of another architecture
     if (is_model && !name.starts_with("source_")) found.push_back(entry.path());
   }
   return found;
@@ -109,6 +120,15 @@ TEST(GoldenFiles, unusual_pth_files_hold_the_same_tensors) {
     expect_file(entry.path(), reference);
   }
   EXPECT_EQ(files, 10);
+}
+
+TEST(GoldenFiles, a_hybrid_with_names_of_its_own_is_refused) {
+  WKV_NEED_SHARED();
+  fs::path path = shared_folder() / "golden/reverse/weights/source_260123_reverse_L2_only_rwkv7.pth";
+  if (!fs::exists(path)) GTEST_SKIP() << "no " << path;
+  std::string message;
+  EXPECT_EQ(open_status(path, &message), WKV_UNSUPPORTED);
+  EXPECT_NE(message.find("ROSA"), std::string::npos) << message;
 }
 
 TEST(GoldenFiles, committed_files_hold_the_same_model) {
@@ -180,7 +200,8 @@ TEST(GoldenFiles, official_names_in_safetensors_with_either_orientation) {
   Checkpoint reference = formats::open_checkpoint((data_folder() / "rnd_a.bf16.pth").string());
   std::vector<PlainTensor> tensors = plain_tensors(reference);
   for (PlainTensor &tensor : tensors)
-    if (tensor.shape.size() == 1 && tensor.name.find(".att.x_") != std::string::npos) tensor.shape.insert(tensor.shape.begin(), {1, 1});
+    if (tensor.shape.size() == 1 && tensor.name.find(".att.x_") != std::string::npos)
+      tensor.shape.insert(tensor.shape.begin(), {1, 1});
   std::string as_official = make_safetensors(tensors);
   expect_same_model(formats::open_checkpoint_memory(bytes_of(as_official)), reference, "st");
   for (PlainTensor &tensor : tensors)

@@ -38,7 +38,8 @@ TEST(OtherArchitectures, extra_tensors_of_relatives_are_named) {
 
 TEST(OtherArchitectures, the_newest_relative_is_named) {
   std::vector<PlainTensor> tensors;
-  for (const char *name : {"emb.weight", "blocks.0.att.time_decay", "blocks.0.att.time_faaaa", "blocks.0.att.gate.weight", "blocks.0.att.time_maa_w"})
+  for (const char *name : {"emb.weight", "blocks.0.att.time_decay", "blocks.0.att.time_faaaa",
+                           "blocks.0.att.gate.weight", "blocks.0.att.time_maa_w"})
     tensors.push_back({name, {1, 1}, {1}});
   expect_refused(tensors, WKV_UNSUPPORTED, "RWKV-6");
   tensors.pop_back();
@@ -51,13 +52,16 @@ TEST(OtherArchitectures, every_tensor_is_needed_and_its_shape_checked) {
     std::vector<PlainTensor> without = all;
     without.erase(without.begin() + static_cast<ptrdiff_t>(i));
     std::string content = make_safetensors(without);
-    EXPECT_EQ(status_of([&] { load_all(formats::open_checkpoint_memory(bytes_of(content))); }), WKV_FORMAT) << all[i].name;
+    EXPECT_EQ(status_of([&] { load_all(formats::open_checkpoint_memory(bytes_of(content))); }), WKV_FORMAT)
+        << all[i].name;
 
     std::vector<PlainTensor> longer = all;  // one more in the last dimension
     longer[i].shape.back()++;
-    longer[i].values.resize(longer[i].values.size() + longer[i].values.size() / static_cast<size_t>(longer[i].shape.back() - 1));
+    longer[i].values.resize(longer[i].values.size() +
+                            longer[i].values.size() / static_cast<size_t>(longer[i].shape.back() - 1));
     content = make_safetensors(longer);
-    EXPECT_EQ(status_of([&] { load_all(formats::open_checkpoint_memory(bytes_of(content))); }), WKV_FORMAT) << all[i].name;
+    EXPECT_EQ(status_of([&] { load_all(formats::open_checkpoint_memory(bytes_of(content))); }), WKV_FORMAT)
+        << all[i].name;
   }
 }
 
@@ -172,18 +176,26 @@ TEST(OtherArchitectures, gguf_headers) {
   expect_gguf_refused(patched_gguf("\5\0\0\0\0\0\0\0rwkv7"s, "\5\0\0\0\0\0\0\0llama"s), WKV_UNSUPPORTED, "llama");
   expect_gguf_refused(patched_gguf("\5\0\0\0\0\0\0\0rwkv7"s, "\5\0\0\0\0\0\0\0rwkv6"s), WKV_UNSUPPORTED, "rwkv6");
   expect_gguf_refused(patched_gguf("wkv.head_size\4\0\0\0\x40\0\0\0"s, "wkv.head_size\4\0\0\0\x20\0\0\0"s), WKV_OK, "");
-  expect_gguf_refused(patched_gguf("wkv.head_size\4\0\0\0\x40\0\0\0"s, "wkv.head_size\4\0\0\0\x30\0\0\0"s), WKV_FORMAT, "head size 48");
-  expect_gguf_refused(patched_gguf("block_count\4\0\0\0\2\0\0\0"s, "block_count\4\0\0\0\3\0\0\0"s), WKV_FORMAT, "layers 3");
-  expect_gguf_refused(patched_gguf("feed_forward_length\4\0\0\0\0\1\0\0"s, "feed_forward_length\4\0\0\0\0\2\0\0"s), WKV_FORMAT, "ffn width 512");
-  expect_gguf_refused(patched_gguf("embedding_length"s, "embedding_lengtt"s), WKV_FORMAT, "embedding_length is missing");
-  expect_gguf_refused(patched_gguf("decay_lora_rank\4\0\0\0\x20"s, "decay_lora_rank\4\0\0\0\x21"s), WKV_FORMAT, "decay rank 33");
-  expect_gguf_refused(patched_gguf("layer_norm_epsilon\6\0\0\0\xac\xc5\x27\x37"s, "layer_norm_epsilon\6\0\0\0\xac\xc5\x27\x36"s), WKV_UNSUPPORTED, "epsilon");
+  expect_gguf_refused(patched_gguf("wkv.head_size\4\0\0\0\x40\0\0\0"s, "wkv.head_size\4\0\0\0\x30\0\0\0"s), WKV_FORMAT,
+                      "head size 48");
+  expect_gguf_refused(patched_gguf("block_count\4\0\0\0\2\0\0\0"s, "block_count\4\0\0\0\3\0\0\0"s), WKV_FORMAT,
+                      "layers 3");
+  expect_gguf_refused(patched_gguf("feed_forward_length\4\0\0\0\0\1\0\0"s, "feed_forward_length\4\0\0\0\0\2\0\0"s),
+                      WKV_FORMAT, "ffn width 512");
+  expect_gguf_refused(patched_gguf("embedding_length"s, "embedding_lengtt"s), WKV_FORMAT,
+                      "embedding_length is missing");
+  expect_gguf_refused(patched_gguf("decay_lora_rank\4\0\0\0\x20"s, "decay_lora_rank\4\0\0\0\x21"s), WKV_FORMAT,
+                      "decay rank 33");
+  expect_gguf_refused(
+      patched_gguf("layer_norm_epsilon\6\0\0\0\xac\xc5\x27\x37"s, "layer_norm_epsilon\6\0\0\0\xac\xc5\x27\x36"s),
+      WKV_UNSUPPORTED, "epsilon");
 }
 
 TEST(OtherArchitectures, gguf_version_2_reads_like_3) {
   using namespace std::string_literals;
   std::string content = patched_gguf("GGUF\3"s, "GGUF\2"s);
-  expect_same_model(formats::open_checkpoint_memory(bytes_of(content)), formats::open_checkpoint((data_folder() / "rnd_a.Q8_0.gguf").string()), "v2");
+  expect_same_model(formats::open_checkpoint_memory(bytes_of(content)),
+                    formats::open_checkpoint((data_folder() / "rnd_a.Q8_0.gguf").string()), "v2");
 }
 
 TEST(OtherArchitectures, arwkv_is_named) {

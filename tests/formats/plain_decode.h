@@ -32,15 +32,24 @@ class PlainBlocks {
     const std::byte *b = bytes_ + index / count * formats::block_bytes(type_);
     using enum formats::StoredType;
     switch (type_) {
-      case q8_0: return half(b) * signed_byte(b, 2 + i);
-      case q4_0: return half(b) * (nibble(b + 2, i) - 8);
-      case q4_1: return half(b) * nibble(b + 4, i) + half(b + 2);
-      case q5_0: return half(b) * (nibble(b + 6, i) + 16 * bit(b + 2, i) - 16);
-      case q5_1: return half(b) * (nibble(b + 8, i) + 16 * bit(b + 4, i)) + half(b + 2);
-      case q4_k: return k_value(b, i, k_nibble(b + 16, i));
-      case q5_k: return k_value(b, i, k_nibble(b + 48, i) + 16 * (byte(b, 16 + i % 32) >> (i / 32) & 1));
-      case q6_k: return q6_value(b, i);
-      default: throw std::logic_error("not a quantised type");
+      case q8_0:
+        return half(b) * signed_byte(b, 2 + i);
+      case q4_0:
+        return half(b) * (nibble(b + 2, i) - 8);
+      case q4_1:
+        return half(b) * nibble(b + 4, i) + half(b + 2);
+      case q5_0:
+        return half(b) * (nibble(b + 6, i) + 16 * bit(b + 2, i) - 16);
+      case q5_1:
+        return half(b) * (nibble(b + 8, i) + 16 * bit(b + 4, i)) + half(b + 2);
+      case q4_k:
+        return k_value(b, i, k_nibble(b + 16, i));
+      case q5_k:
+        return k_value(b, i, k_nibble(b + 48, i) + 16 * (byte(b, 16 + i % 32) >> (i / 32) & 1));
+      case q6_k:
+        return q6_value(b, i);
+      default:
+        throw std::logic_error("not a quantised type");
     }
   }
 

@@ -32,8 +32,34 @@ TEST(VocabularyFile, literals) {
 }
 
 TEST(VocabularyFile, what_is_no_literal_is_refused) {
-  for (const char *literal : {"", "'", "b", "b'", "abc", "'abc", "abc'", "'a'b'", "'\\'", "'\\xZZ'", "'\\x1'", "'\\u12'", "'\\ud800'", "'\\U00110000'", "'\\q'",
-                              "b'\\u0041'", "b'é'", "'\xff'", "'\xed\xa0\x80'", "__import__('os')", "'a' 'b'", "'a'+'b'", "('a')", "u'a'", "r'a'", "B'a'", "1", "None",
+  for (const char *literal : {"",
+                              "'",
+                              "b",
+                              "b'",
+                              "abc",
+                              "'abc",
+                              "abc'",
+                              "'a'b'",
+                              "'\\'",
+                              "'\\xZZ'",
+                              "'\\x1'",
+                              "'\\u12'",
+                              "'\\ud800'",
+                              "'\\U00110000'",
+                              "'\\q'",
+                              "b'\\u0041'",
+                              "b'é'",
+                              "'\xff'",
+                              "'\xed\xa0\x80'",
+                              "__import__('os')",
+                              "'a' 'b'",
+                              "'a'+'b'",
+                              "('a')",
+                              "u'a'",
+                              "r'a'",
+                              "B'a'",
+                              "1",
+                              "None",
                               "\"a'"}) {
     std::string out;
     EXPECT_NE(formats::read_python_literal(literal, out), nullptr) << literal;

@@ -107,9 +107,12 @@ class Maker {
     m.matrix = {m.bytes->data(), outputs, inputs, stride, format, order};
     for (int64_t line = 0; line < lines; line++) {
       std::byte *at = m.bytes->data() + static_cast<size_t>(line) * stride;
-      if (is_wide(format)) wide_line(m, line, at);
-      else if (order == Order::rows) block_line(m, line, at);
-      else block_column(m, line, at);
+      if (is_wide(format))
+        wide_line(m, line, at);
+      else if (order == Order::rows)
+        block_line(m, line, at);
+      else
+        block_column(m, line, at);
     }
     return m;
   }
@@ -154,8 +157,10 @@ class Maker {
         value = float_from_bf16(bits);
         put(at, bits);
       }
-      if (rows) set(m, line, i, value, std::abs(value));
-      else set(m, i, line, value, std::abs(value));
+      if (rows)
+        set(m, line, i, value, std::abs(value));
+      else
+        set(m, i, line, value, std::abs(value));
     }
   }
 
@@ -219,7 +224,8 @@ class Maker {
     for (int j = 0; j < 32; j++) {
       if (is_nibbles(format)) {
         for (size_t tile = 0; tile < outputs; tile += 64)
-          for (size_t o = tile; o < tile + 32; o++) put(at, static_cast<uint8_t>(blocks[o].q[j] | blocks[o + 32].q[j] << 4));
+          for (size_t o = tile; o < tile + 32; o++)
+            put(at, static_cast<uint8_t>(blocks[o].q[j] | blocks[o + 32].q[j] << 4));
       } else {
         for (const Block &b : blocks) put(at, static_cast<int8_t>(b.q[j]));
       }
@@ -263,8 +269,8 @@ struct Result {
 
 using Inputs = std::vector<std::vector<float>>;
 
-void check(const std::string &what, const TestMatrix &m, Result &result, Result &of_scalar, const Inputs &x, int64_t input_begin,
-           int64_t input_end, int64_t begin, int64_t end) {
+void check(const std::string &what, const TestMatrix &m, Result &result, Result &of_scalar, const Inputs &x,
+           int64_t input_begin, int64_t input_end, int64_t begin, int64_t end) {
   for (size_t v = 0; v < x.size(); v++) {
     for (int64_t o = 0; o < m.matrix.outputs; o++) {
       const size_t at = v * static_cast<size_t>(result.stride) + static_cast<size_t>(o);
@@ -273,9 +279,10 @@ void check(const std::string &what, const TestMatrix &m, Result &result, Result 
         continue;
       }
       const Expected e = expected(m, o, input_begin, input_end, x[v].data());
-      ASSERT_LE(std::abs(result.y[at] - e.value), e.bound) << what << ": output " << o << " of vector " << v << " is "
-                                                           << result.y[at] << " instead of " << e.value;
-      ASSERT_LE(std::abs(result.y[at] - of_scalar.y[at]), 2 * e.bound) << what << ": output " << o << " of vector " << v;
+      ASSERT_LE(std::abs(result.y[at] - e.value), e.bound)
+          << what << ": output " << o << " of vector " << v << " is " << result.y[at] << " instead of " << e.value;
+      ASSERT_LE(std::abs(result.y[at] - of_scalar.y[at]), 2 * e.bound)
+          << what << ": output " << o << " of vector " << v;
     }
   }
 }
@@ -402,7 +409,8 @@ TEST_P(Products, columns_of_zeros_are_not_read) {
       if (i / block % 3 == 0) continue;
       for (int32_t v = 0; v < vectors; v++) x[static_cast<size_t>(v)][static_cast<size_t>(i)] = v % 2 ? 0.0f : -0.0f;
       if (is_wide(format) || i % block == 0)
-        std::memset(m.bytes->data() + static_cast<size_t>(is_wide(format) ? i : i / block) * m.matrix.stride, 0xff, m.matrix.stride);
+        std::memset(m.bytes->data() + static_cast<size_t>(is_wide(format) ? i : i / block) * m.matrix.stride, 0xff,
+                    m.matrix.stride);
       for (int64_t o = 0; o < outputs; o++) m.weights[static_cast<size_t>(o * inputs + i)] = 0;
     }
     Result reference(outputs, vectors);
@@ -470,12 +478,15 @@ TEST_P(Products, infinite_and_nan_inputs_arrive) {
       const TestMatrix m = make.matrix(GetParam(), order, 64, 128, 0, 0);
       for (const Table *table : usable_tables()) {
         Result result(64, 2);
-        if (order == Order::rows) multiply_rows(*table, m.matrix, x, 0, 64, result);
-        else multiply_columns(*table, m.matrix, x, 0, 128, 0, 64, result);
+        if (order == Order::rows)
+          multiply_rows(*table, m.matrix, x, 0, 64, result);
+        else
+          multiply_columns(*table, m.matrix, x, 0, 128, 0, 64, result);
         for (size_t o = 0; o < 64; o++) {
           ASSERT_TRUE(std::isfinite(result.y[o])) << table->name;
           if (m.weights[o * 128 + 77] == 0 && !std::isnan(value)) continue;
-          ASSERT_FALSE(std::isfinite(result.y[static_cast<size_t>(result.stride) + o])) << table->name << ": output " << o;
+          ASSERT_FALSE(std::isfinite(result.y[static_cast<size_t>(result.stride) + o]))
+              << table->name << ": output " << o;
         }
       }
     }
@@ -491,8 +502,8 @@ TEST(Tables, are_complete_and_of_this_version) {
     EXPECT_EQ((*table)->table_size, sizeof(Table));
     EXPECT_EQ((*table)->table_version, kernel_table_version);
     EXPECT_TRUE((*table)->is_usable && (*table)->prepared_floats && (*table)->prepare && (*table)->multiply_rows &&
-                (*table)->multiply_columns && (*table)->multiply_scratch_floats && (*table)->multiply && (*table)->wkv &&
-                (*table)->layer_norm && (*table)->token_shift && (*table)->activate && (*table)->add &&
+                (*table)->multiply_columns && (*table)->multiply_scratch_floats && (*table)->multiply &&
+                (*table)->wkv && (*table)->layer_norm && (*table)->token_shift && (*table)->activate && (*table)->add &&
                 (*table)->time_mix_inputs && (*table)->time_mix_outputs)
         << (*table)->name;
   }

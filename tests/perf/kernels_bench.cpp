@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // How fast the products of decode stream weights, against what the memory gives in the same run.
 //
-//   kernels_bench [set=avx2] [width=1024] [threads=2] [megabytes=1024] [chunk=65536] [vectors=1] [rounds=7] [format=q4]
+//   kernels_bench [set=avx2] [width=1024] [threads=2] [megabytes=1024] [chunk=65536] [vectors=1] [rounds=3] [format=q4]
 //
 // Every case walks over different matrices that fill `megabytes`, so that none is in a cache, one job of the thread
-// pool a matrix, as the engine does. The share is that of the best read speed of several streams a thread. `core` is
-// one thread over one matrix that stays in the cache: what the arithmetic alone allows.
+// pool a matrix, as the engine does. Passes of plain reading with several streams a thread go between: the roof. Both
+// are timed in pieces of some megabytes and report the piece at the 90th percentile, which a busy neighbour disturbs
+// least. `core` is one thread over weights that stay in the cache: what the arithmetic alone allows.
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -60,21 +62,44 @@ uint64_t read_part(const std::byte *data, size_t bytes) {
   return sum;
 }
 
-double measure_roof(ThreadPool &pool, const std::byte *data, size_t bytes, int rounds) {
-  static volatile uint64_t sink;
-  double best = 0;
-  for (int streams : {1, 2, 4}) {
-    const size_t parts = 64, part = bytes / parts / 4096 * 4096;
-    const double seconds = best_of(rounds, [&] {
+// Speeds of pieces, GB/s.
+class Samples {
+ public:
+  template <class Body>
+  void time(double bytes, const Body &body) {
+    const double start = now();
+    body();
+    speeds_.push_back(bytes / (now() - start) * 1e-9);
+  }
+  double percentile_90() {
+    std::sort(speeds_.begin(), speeds_.end());
+    return speeds_[speeds_.size() * 9 / 10];
+  }
+
+ private:
+  std::vector<double> speeds_;
+};
+
+constexpr size_t piece_bytes = size_t{8} << 20;
+
+template <int streams>
+void time_reading(ThreadPool &pool, const std::byte *data, size_t bytes, Samples &samples) {
+  static std::atomic<uint64_t> sink;
+  constexpr size_t parts = 16;
+  for (size_t at = 0; at + piece_bytes <= bytes; at += piece_bytes)
+    samples.time(piece_bytes, [&] {
       pool.run(parts, [&](size_t p) {
-        const std::byte *begin = data + p * part;
-        sink = streams == 1 ? read_part<1>(begin, part) : streams == 2 ? read_part<2>(begin, part) : read_part<4>(begin, part);
+        sink ^= read_part<streams>(data + at + p * (piece_bytes / parts), piece_bytes / parts);
       });
     });
-    best = std::max(best, static_cast<double>(part * parts) / seconds * 1e-9);
-  }
-  return best;
 }
+
+struct Roof {
+  Samples samples[3];
+  double best() {
+    return std::max({samples[0].percentile_90(), samples[1].percentile_90(), samples[2].percentile_90()});
+  }
+};
 
 size_t row_bytes(Format format, int64_t inputs) {
   constexpr int64_t block_bytes[] = {128, 64, 64, 34, 18, 24, 44};
@@ -96,37 +121,61 @@ struct Settings {
 };
 
 struct Speed {
-  double streaming, core;  // GB/s of weights
+  double streaming, core, roof;  // GB/s of weights
 };
 
+// run(m) multiplies matrix m of `bytes` bytes in memory, of which `touched` are read.
+template <class Body>
+void measure_streaming(const Settings &s, ThreadPool &pool, const std::byte *data, size_t bytes, double touched,
+                       Speed &speed, const Body &run) {
+  const size_t matrices = std::max<size_t>(1, s.bytes / bytes), together = std::max<size_t>(1, piece_bytes / bytes);
+  Samples samples;
+  Roof roof;
+  for (int round = 0; round < s.rounds; round++) {
+    for (size_t m = 0; m + together <= matrices; m += together)
+      samples.time(touched * static_cast<double>(together), [&] {
+        for (size_t i = 0; i < together; i++) run(m + i);
+      });
+    if (round % 3 == 0) time_reading<1>(pool, data, s.bytes / 2, roof.samples[0]);
+    if (round % 3 == 1) time_reading<2>(pool, data, s.bytes / 2, roof.samples[1]);
+    if (round % 3 == 2) time_reading<4>(pool, data, s.bytes / 2, roof.samples[2]);
+  }
+  speed.streaming = samples.percentile_90();
+  speed.roof = roof.best();
+}
+
 // rows: [outputs][inputs] in chunks of about `chunk` bytes.
-Speed measure_rows(const Settings &s, ThreadPool &pool, const std::byte *data, Format format, int64_t outputs, int64_t inputs) {
+Speed measure_rows(const Settings &s, ThreadPool &pool, const std::byte *data, Format format, int64_t outputs,
+                   int64_t inputs) {
   const size_t floats = s.table->prepared_floats(format, inputs);
   std::vector<float> x(static_cast<size_t>(inputs), 0.5f), prepared(floats * static_cast<size_t>(s.vectors));
   std::vector<float> y(static_cast<size_t>(outputs * s.vectors));
-  for (int64_t v = 0; v < s.vectors; v++) s.table->prepare(format, inputs, x.data(), prepared.data() + static_cast<size_t>(v) * floats);
-  const size_t bytes = row_bytes(format, inputs) * static_cast<size_t>(outputs), matrices = std::max<size_t>(1, s.bytes / bytes);
+  for (int64_t v = 0; v < s.vectors; v++)
+    s.table->prepare(format, inputs, x.data(), prepared.data() + static_cast<size_t>(v) * floats);
+  const size_t bytes = row_bytes(format, inputs) * static_cast<size_t>(outputs);
   const int64_t step = std::max<int64_t>(8, static_cast<int64_t>(s.chunk / row_bytes(format, inputs)) / 8 * 8);
   auto run = [&](size_t m, int64_t begin, int64_t end) {
     const Matrix w = make_matrix(format, Order::rows, outputs, inputs, data + m * bytes);
-    s.table->multiply_rows(&w, begin, std::min(end, outputs), prepared.data(), static_cast<int32_t>(s.vectors), y.data(), outputs);
+    s.table->multiply_rows(&w, begin, std::min(end, outputs), prepared.data(), static_cast<int32_t>(s.vectors),
+                           y.data(), outputs);
   };
-  const double seconds = best_of(s.rounds, [&] {
-    for (size_t m = 0; m < matrices; m++)
-      pool.run(static_cast<size_t>((outputs + step - 1) / step), [&](size_t c) {
-        const int64_t begin = static_cast<int64_t>(c) * step;
-        run(m, begin, begin + step);
-      });
+  Speed speed;
+  measure_streaming(s, pool, data, bytes, static_cast<double>(bytes), speed, [&](size_t m) {
+    pool.run(static_cast<size_t>((outputs + step - 1) / step), [&](size_t c) {
+      const int64_t begin = static_cast<int64_t>(c) * step;
+      run(m, begin, begin + step);
+    });
   });
   const int64_t few = std::max<int64_t>(8, static_cast<int64_t>(size_t{256} * 1024 / row_bytes(format, inputs)));
-  const double core_seconds = best_of(s.rounds * 20, [&] { run(0, 0, few); });
-  return {static_cast<double>(bytes * matrices) / seconds * 1e-9,
-          static_cast<double>(row_bytes(format, inputs) * static_cast<size_t>(std::min(few, outputs))) / core_seconds * 1e-9};
+  const double core_seconds = best_of(s.rounds * 40, [&] { run(0, 0, few); });
+  speed.core = static_cast<double>(row_bytes(format, inputs) * static_cast<size_t>(std::min(few, outputs))) /
+               core_seconds * 1e-9;
+  return speed;
 }
 
 // columns: the share `zeros` of x is zero; speed counts the bytes that are read.
-Speed measure_columns(const Settings &s, ThreadPool &pool, const std::byte *data, Format format, int64_t outputs, int64_t inputs,
-                      double zeros) {
+Speed measure_columns(const Settings &s, ThreadPool &pool, const std::byte *data, Format format, int64_t outputs,
+                      int64_t inputs, double zeros) {
   const bool is_wide = format == Format::f32 || format == Format::f16 || format == Format::bf16;
   std::vector<float> x(static_cast<size_t>(inputs * s.vectors));
   uint32_t random = 1;
@@ -139,12 +188,13 @@ Speed measure_columns(const Settings &s, ThreadPool &pool, const std::byte *data
     if (i / block != last) last = i / block, groups++;
   }
   const Matrix first = make_matrix(format, Order::columns, outputs, inputs, data);
-  const size_t bytes = first.stride * static_cast<size_t>(is_wide ? inputs : inputs / block), matrices = std::max<size_t>(1, s.bytes / bytes);
+  const size_t bytes = first.stride * static_cast<size_t>(is_wide ? inputs : inputs / block);
   double touched = static_cast<double>(first.stride) * static_cast<double>(lines);
   if (!is_wide) {
     const double number = format == Format::q4 || format == Format::q4_affine ? 0.5 : 1.0;
     const double line = number * static_cast<double>(outputs);
-    touched = line * static_cast<double>(lines) + (static_cast<double>(first.stride) - 32 * line) * static_cast<double>(groups);
+    touched = line * static_cast<double>(lines) +
+              (static_cast<double>(first.stride) - 32 * line) * static_cast<double>(groups);
   }
   const int64_t parts = 4 * pool.threads(), all = inputs / block;
   std::vector<float> y(static_cast<size_t>(outputs * s.vectors * parts));
@@ -153,17 +203,18 @@ Speed measure_columns(const Settings &s, ThreadPool &pool, const std::byte *data
     s.table->multiply_columns(&w, begin, end, 0, outputs, x.data(), inputs, static_cast<int32_t>(s.vectors),
                               y.data() + part * outputs * s.vectors, outputs);
   };
-  const double seconds = best_of(s.rounds, [&] {
-    for (size_t m = 0; m < matrices; m++)
-      pool.run(static_cast<size_t>(parts), [&](size_t p) {
-        const int64_t part = static_cast<int64_t>(p);
-        run(m, all * part / parts * block, all * (part + 1) / parts * block, part);
-      });
+  Speed speed;
+  measure_streaming(s, pool, data, bytes, touched, speed, [&](size_t m) {
+    pool.run(static_cast<size_t>(parts), [&](size_t p) {
+      const int64_t part = static_cast<int64_t>(p);
+      run(m, all * part / parts * block, all * (part + 1) / parts * block, part);
+    });
   });
-  const int64_t few = std::max<int64_t>(1, static_cast<int64_t>(size_t{256} * 1024 / (bytes / static_cast<size_t>(all))));
-  const double core_seconds = best_of(s.rounds * 20, [&] { run(0, 0, std::min(few, all) * block, 0); });
-  return {touched * static_cast<double>(matrices) / seconds * 1e-9,
-          touched * static_cast<double>(std::min(few, all)) / static_cast<double>(all) / core_seconds * 1e-9};
+  const int64_t few =
+      std::max<int64_t>(1, static_cast<int64_t>(size_t{256} * 1024 / (bytes / static_cast<size_t>(all))));
+  const double core_seconds = best_of(s.rounds * 40, [&] { run(0, 0, std::min(few, all) * block, 0); });
+  speed.core = touched * static_cast<double>(std::min(few, all)) / static_cast<double>(all) / core_seconds * 1e-9;
+  return speed;
 }
 
 }  // namespace
@@ -184,7 +235,7 @@ int main(int argc, char **argv) {
   s.vectors = number("vectors", 1);
   s.bytes = static_cast<size_t>(number("megabytes", 1024)) << 20;
   s.chunk = static_cast<size_t>(number("chunk", 65536));
-  s.rounds = static_cast<int>(number("rounds", 7));
+  s.rounds = static_cast<int>(number("rounds", 3));
   ThreadPool pool(static_cast<int>(number("threads", 2)));
 
   const size_t mapped = s.bytes + (size_t{1} << 20);
@@ -200,11 +251,12 @@ int main(int argc, char **argv) {
     for (int f = 0; f < formats; f++) {
       if (options.count("format") && options["format"] != format_names[f]) continue;
       const Format format = static_cast<Format>(f);
-      const double roof = measure_roof(pool, bytes, s.bytes, s.rounds);
-      std::printf("%s %s, width %lld, %d threads, %lld vectors: roof %.1f GB/s\n", name.c_str(), format_names[f],
-                  static_cast<long long>(s.width), pool.threads(), static_cast<long long>(s.vectors), roof);
+      std::printf("%s %s, width %lld, %d threads, %lld vectors\n", name.c_str(), format_names[f],
+                  static_cast<long long>(s.width), pool.threads(), static_cast<long long>(s.vectors));
       auto print = [&](const char *what, Speed speed) {
-        std::printf("  %-22s %5.1f GB/s %5.1f %%   core %5.1f GB/s\n", what, speed.streaming, 100 * speed.streaming / roof, speed.core);
+        std::printf("  %-20s %5.1f GB/s, %5.1f %% of %5.1f   core %5.1f GB/s\n", what, speed.streaming,
+                    100 * speed.streaming / speed.roof, speed.roof, speed.core);
+        std::fflush(stdout);
       };
       print("rows C x C", measure_rows(s, pool, bytes, format, s.width, s.width));
       print("rows 4C x C", measure_rows(s, pool, bytes, format, 4 * s.width, s.width));
@@ -213,7 +265,6 @@ int main(int argc, char **argv) {
       print("columns C x 4C", measure_columns(s, pool, bytes, format, s.width, 4 * s.width, 0));
       print("columns, 50 % zeros", measure_columns(s, pool, bytes, format, s.width, 4 * s.width, 0.5));
       print("columns, 88 % zeros", measure_columns(s, pool, bytes, format, s.width, 4 * s.width, 0.88));
-      std::fflush(stdout);
     }
   }
   munmap(data, mapped);

@@ -17,15 +17,15 @@ Options parse_options(int argc, char **argv) {
   add("model", "checkpoint to measure", cxxopts::value(options.model));
   add("random", "random weights of a released shape: 0.1B 0.4B 1.5B 2.9B 7.2B, or tiny", cxxopts::value(options.random));
   add("type", "type of the random matrices: F32 F16 BF16 Q8 (Q8_0) Q4 (Q4_0)", cxxopts::value(type)->default_value("F16"));
-  add("zeros", "shares of zeros after the squared ReLU, each its own decode row: 0,0.88", cxxopts::value(options.zeros));
-  add("threads", "thread counts", cxxopts::value(options.threads));
+  add("zeros", "shares of zeros after the squared ReLU, each its own decode row: 0,0.88 (default 0)", cxxopts::value(options.zeros));
+  add("threads", "thread counts (default 1,2)", cxxopts::value(options.threads));
   add("kernels", "kernel set by name", cxxopts::value(options.kernels));
   add("reproducible", "the reproducible mode", cxxopts::value(options.is_reproducible));
   add("chunk", "tokens that go through the layers together", cxxopts::value(options.chunk_tokens));
-  add("decode", "tokens to decode, 0: none", cxxopts::value(options.decode_tokens));
+  add("decode", "tokens to decode (default 32), 0: none", cxxopts::value(options.decode_tokens));
   add("prefill", "prompt lengths", cxxopts::value(options.prefill));
   add("batch", "rows of a batched decode", cxxopts::value(options.batch));
-  add("repeat", "rounds; medians are shown", cxxopts::value(options.repeat));
+  add("repeat", "rounds (default 5); medians are shown", cxxopts::value(options.repeat));
   add("roof-mib", "memory read for the bandwidth roof", cxxopts::value(options.roof_mib));
   add("file-load", "write the random model to a temporary file and measure loading it", cxxopts::value(options.file_load));
   add("neighbour", "also measure with one core taken by another process", cxxopts::value(options.neighbour));
@@ -37,10 +37,13 @@ Options parse_options(int argc, char **argv) {
     static const std::map<std::string, wkv_type> types = {
         {"F32", WKV_TYPE_F32}, {"F16", WKV_TYPE_F16}, {"BF16", WKV_TYPE_BF16}, {"Q8", WKV_TYPE_Q8},
         {"Q8_0", WKV_TYPE_Q8}, {"Q4", WKV_TYPE_Q4},   {"Q4_0", WKV_TYPE_Q4}};
+    // cxxopts adds to what a list holds
+    if (options.zeros.empty() || !options.model.empty()) options.zeros = {0};
+    if (options.threads.empty()) options.threads = {1, 2};
     std::string wrong;
-    if (!types.contains(type)) wrong = "no type is called " + type;
+    if (!types.contains(type)) wrong = std::string("no type is called ") + type;
     if (options.load_child.empty() && options.model.empty() == options.random.empty()) wrong = "give --model or --random";
-    if (options.repeat < 1 || options.threads.empty() || options.roof_mib < 1) wrong = "nothing to measure";
+    if (options.repeat < 1 || options.roof_mib < 1) wrong = "nothing to measure";
     for (int threads : options.threads)
       if (threads < 1) wrong = "a thread count below 1";
     for (double zeros : options.zeros)
@@ -54,7 +57,6 @@ Options parse_options(int argc, char **argv) {
     std::fprintf(stderr, "%s\n", error.what());
     std::exit(2);
   }
-  if (!options.model.empty()) options.zeros = {0};
   return options;
 }
 

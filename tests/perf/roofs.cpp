@@ -56,8 +56,10 @@ TARGET("avx512f") uint64_t read_avx512_streams(const std::byte *memory, size_t b
           _mm_prefetch(reinterpret_cast<const char *>(p) + prefetch + line, _MM_HINT_T0);
       for (size_t i = 0; i < group / 64; i++) sums[i % 4] = _mm512_add_epi64(sums[i % 4], _mm512_loadu_si512(p + i * 64));
     }
-  return static_cast<uint64_t>(_mm512_reduce_add_epi64(
-      _mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3]))));
+  uint64_t words[8], total = 0;
+  _mm512_storeu_si512(words, _mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3])));
+  for (uint64_t word : words) total += word;
+  return total;
 }
 
 uint64_t read_avx2(const std::byte *memory, size_t streams, size_t bytes, size_t prefetch) {
@@ -96,7 +98,7 @@ TARGET("avx512f") float multiply_add_avx512(int64_t rounds) {
   for (int64_t round = 0; round < rounds; round++)
     for (int i = 0; i < fma_chains; i++) sums[i] = _mm512_fmadd_ps(sums[i], a, b);
   for (int i = 1; i < fma_chains; i++) sums[0] = _mm512_add_ps(sums[0], sums[i]);
-  return _mm512_reduce_add_ps(sums[0]);
+  return _mm512_cvtss_f32(sums[0]);
 }
 #endif
 

@@ -90,7 +90,7 @@ TEST_F(Refusals, logits_buffer_too_small) {
   expect(WKV_INVALID, {item_a(), item}, 1, std::to_string(vocab()));
   item.flags = WKV_STEP_ALL_LOGITS;
   item.logits_count = vocab() * 2 - 1;
-  expect(WKV_INVALID, {item_a(), item}, 1, std::to_string(vocab() * 2));
+  expect(WKV_INVALID, {item_a(), item}, 1, std::to_string(vocab()));
   item.logits_count = vocab();
   expect(WKV_INVALID, {item, item_a()}, 0);
   Failure failure;

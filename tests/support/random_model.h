@@ -230,7 +230,7 @@ inline std::vector<Tensor> tensors_of(const Shape &s, wkv_type type, double zero
   vector("token_embd_norm.weight", Fill::constant, 1);
   vector("token_embd_norm.bias", Fill::constant, 0);
   for (int64_t layer = 0; layer < s.layers; layer++) {
-    std::string blk = "blk." + std::to_string(layer) + ".";
+    std::string blk = std::string("blk.") + std::to_string(layer) + ".";
     vector(blk + "attn_norm.weight", Fill::uniform, 0.8, 1.2);
     vector(blk + "attn_norm.bias", Fill::uniform, -0.1, 0.1);
     vector(blk + "attn_norm_2.weight", Fill::constant, 0x1p-5);

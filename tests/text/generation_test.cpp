@@ -64,7 +64,7 @@ Sampler forced(int32_t token) {
   return create_sampler(o);
 }
 
-struct Run {
+struct Outcome {
   std::string text;
   std::vector<int32_t> tokens;
   std::vector<std::string> pieces;
@@ -86,8 +86,8 @@ class GenerationTest : public testing::Test {
     return generation;
   }
 
-  Run finish(wkv_generation *generation) {
-    Run run;
+  Outcome finish(wkv_generation *generation) {
+    Outcome run;
     Piece piece;
     wkv_status status;
     while ((status = wkv_generation_next(generation, &piece, &failure_)) == WKV_OK) {
@@ -116,7 +116,7 @@ class GenerationTest : public testing::Test {
     return run;
   }
 
-  Run run(const wkv_generation_options &options, wkv_sampler *sampler) {
+  Outcome run(const wkv_generation_options &options, wkv_sampler *sampler) {
     EXPECT_EQ(wkv_cache_reset(cache_, nullptr), WKV_OK);
     return finish(create(options, sampler));
   }
@@ -199,33 +199,34 @@ TEST_F(GenerationTest, equals_stepping_and_sampling_by_hand) {
 TEST_F(GenerationTest, goes_on_with_the_pending_token) {
   wkv_generation_options o = generation_options(tokenizer_, "A beginning", 40);
   o.keeps_end_token = 1;
-  const Run whole = run(o, create_sampler(sampler_options(3)));
+  const Outcome whole = run(o, create_sampler(sampler_options(3)));
   const Sampler sampler = create_sampler(sampler_options(3));
   o.max_tokens = 15;
-  const Run first = run(o, sampler);
+  const Outcome first = run(o, sampler);
   EXPECT_EQ(first.last.reason, WKV_REASON_MAX_TOKENS);
   o = generation_options(tokenizer_, nullptr, 25);
   o.keeps_end_token = 1;
   o.prompt_tokens = &first.last.pending_token;
   o.prompt_tokens_count = 1;
   start_ = info_of(cache_.get()).position;
-  const Run second = finish(create(o, sampler));
+  const Outcome second = finish(create(o, sampler));
   std::vector<int32_t> together = first.tokens;
   together.insert(together.end(), second.tokens.begin(), second.tokens.end());
   EXPECT_EQ(together, whole.tokens);
 }
 
 TEST_F(GenerationTest, ends_at_a_stop_token_without_its_text) {
-  const Run free = run(generation_options(tokenizer_, "The", 30), nullptr);
+  wkv_generation_options o = generation_options(tokenizer_, "The", 30);
+  o.keeps_end_token = 1;
+  const Outcome free = run(o, create_sampler(sampler_options(21)));
   ASSERT_EQ(free.last.reason, WKV_REASON_MAX_TOKENS);
   const int32_t stop = free.tokens[20];
   const size_t place =
       static_cast<size_t>(std::find(free.tokens.begin(), free.tokens.end(), stop) - free.tokens.begin());
-  wkv_generation_options o = generation_options(tokenizer_, "The", 30);
   const int32_t stops[] = {516, stop};
   o.stop_tokens = stops;
   o.stop_tokens_count = 2;
-  const Run stopped = run(o, nullptr);
+  const Outcome stopped = run(o, create_sampler(sampler_options(21)));
   EXPECT_EQ(stopped.last.reason, WKV_REASON_STOP_TOKEN);
   EXPECT_EQ(stopped.tokens,
             std::vector<int32_t>(free.tokens.begin(), free.tokens.begin() + static_cast<long>(place) + 1));
@@ -236,7 +237,7 @@ TEST_F(GenerationTest, ends_at_a_stop_token_without_its_text) {
 
 TEST_F(GenerationTest, ends_at_the_end_of_text_unless_told_otherwise) {
   wkv_generation_options o = generation_options(tokenizer_, "x", 4);
-  Run ended = run(o, forced(0));
+  Outcome ended = run(o, forced(0));
   EXPECT_EQ(ended.last.reason, WKV_REASON_STOP_TOKEN);
   EXPECT_EQ(ended.tokens, (std::vector<int32_t>{0}));
   EXPECT_EQ(ended.text, "");
@@ -256,7 +257,7 @@ TEST_F(GenerationTest, ends_before_a_stop_string_and_holds_its_beginning_back) {
   s.banned_tokens = &zero;
   s.banned_tokens_count = 1;
   wkv_generation_options o = generation_options(tokenizer_, "The", 50);
-  const Run free = run(o, create_sampler(s));
+  const Outcome free = run(o, create_sampler(s));
   ASSERT_EQ(free.tokens.size(), 50u);
   size_t cases = 0;
   for (size_t begin = 3; begin + 12 < free.text.size(); begin += 5) {
@@ -265,7 +266,7 @@ TEST_F(GenerationTest, ends_before_a_stop_string_and_holds_its_beginning_back) {
     const char *stops[] = {"never in the text", stop.c_str()};
     o.stop_strings = stops;
     o.stop_strings_count = 2;
-    const Run stopped = run(o, create_sampler(s));
+    const Outcome stopped = run(o, create_sampler(s));
     EXPECT_EQ(stopped.last.reason, WKV_REASON_STOP_STRING);
     EXPECT_EQ(stopped.text, free.text.substr(0, free.text.find(stop)));
     EXPECT_TRUE(std::equal(stopped.tokens.begin(), stopped.tokens.end(), free.tokens.begin()));
@@ -278,7 +279,7 @@ TEST_F(GenerationTest, ends_before_a_stop_string_and_holds_its_beginning_back) {
     const char *stops[] = {longer.c_str()};
     o.stop_strings = stops;
     o.stop_strings_count = 1;
-    const Run flushed = run(o, create_sampler(s));
+    const Outcome flushed = run(o, create_sampler(s));
     EXPECT_EQ(flushed.last.reason, WKV_REASON_MAX_TOKENS);
     EXPECT_EQ(flushed.text, free.text);
   }
@@ -290,17 +291,17 @@ TEST_F(GenerationTest, holds_back_and_flushes_a_repeated_word) {
   const char *stops[] = {"w333 w333 w3339"};
   o.stop_strings = stops;
   o.stop_strings_count = 1;
-  const Run flushed = run(o, sampler);
+  const Outcome flushed = run(o, sampler);
   // "w333 w333 w333" could go on with 9, and after the blank the last two words could
   EXPECT_EQ(flushed.pieces, (std::vector<std::string>{"", "", "w333 ", "w333 w333 w333 "}));
   stops[0] = " w";
-  const Run stopped = run(o, sampler);
+  const Outcome stopped = run(o, sampler);
   EXPECT_EQ(stopped.pieces, (std::vector<std::string>{"w333", ""}));
   EXPECT_EQ(stopped.last.reason, WKV_REASON_STOP_STRING);
 }
 
 TEST_F(GenerationTest, flushes_an_unfinished_character) {
-  const Run halves = run(generation_options(tokenizer_, "x", 3), forced(0xe6 + 1));
+  const Outcome halves = run(generation_options(tokenizer_, "x", 3), forced(0xe6 + 1));
   EXPECT_EQ(halves.pieces, (std::vector<std::string>{"", "\xef\xbf\xbd", "\xef\xbf\xbd\xef\xbf\xbd"}));
 }
 
@@ -321,7 +322,7 @@ TEST_F(GenerationTest, never_chooses_ids_without_a_token) {
     o = generation_options(nullptr, nullptr, 3);
     o.prompt_tokens = &prompt;
     o.prompt_tokens_count = 1;
-    const Run blind = run(o, create_sampler(s));
+    const Outcome blind = run(o, create_sampler(s));
     EXPECT_EQ(blind.text, "");
     for (const int32_t token : blind.tokens)
       EXPECT_TRUE((token >= gap_begin && token < gap_end) || token >= tokens_end) << token;
@@ -334,7 +335,7 @@ TEST_F(GenerationTest, busy_calls_change_nothing_and_can_be_repeated) {
   o.keeps_end_token = 1;
   wkv_sampler_options s = sampler_options(8);
   s.presence = 0.7f;
-  const Run undisturbed = run(o, create_sampler(s));
+  const Outcome undisturbed = run(o, create_sampler(s));
   ASSERT_EQ(wkv_cache_reset(cache_, nullptr), WKV_OK);
   const Sampler sampler = create_sampler(s);
   const Generation generation = create(o, sampler);
@@ -387,7 +388,7 @@ TEST_F(GenerationTest, penalties_may_remember_the_prompt) {
 
 TEST_F(GenerationTest, keeps_what_it_needs) {
   wkv_generation_options o = generation_options(tokenizer_, "Some words", 8);
-  const Run expected = run(o, create_sampler(sampler_options(2)));
+  const Outcome expected = run(o, create_sampler(sampler_options(2)));
   ASSERT_EQ(wkv_cache_reset(cache_, nullptr), WKV_OK);
   Generation generation;
   {
@@ -409,7 +410,7 @@ TEST_F(GenerationTest, keeps_what_it_needs) {
 TEST_F(GenerationTest, has_defaults) {
   wkv_generation_options o = generation_options(tokenizer_, "x", 0);
   o.keeps_end_token = 1;
-  const Run greedy = run(o, nullptr);
+  const Outcome greedy = run(o, nullptr);
   EXPECT_EQ(greedy.tokens.size(), 256u);
   EXPECT_EQ(greedy.last.log_probability, 0);
   EXPECT_EQ(greedy.last.alternatives_count, 0);

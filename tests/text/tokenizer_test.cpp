@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "support/golden.h"
 #include "text/tokenizer.h"
 #include "text/vocabulary.h"

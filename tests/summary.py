@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adds up CTest's results.  usage: summary.py PHASE=RESULTS_XML...
+Lists failures and, grouped, skips; the last line is `N passed, N failed, N skipped`. A phase without results, because
+it did not build or ran nothing, is a failure."""
+import collections
+import pathlib
+import re
+import sys
+import xml.etree.ElementTree as xml
+
+passed = failed = 0
+skips = collections.Counter()
+for argument in sys.argv[1:]:
+    phase, path = argument.split('=', 1)
+    cases = list(xml.parse(path).getroot().iter('testcase')) if pathlib.Path(path).is_file() else []
+    if not cases:
+        print(f'FAILED   {phase}: no test ran')
+        failed += 1
+    for case in cases:
+        output = case.findtext('system-out') or ''
+        if case.find('failure') is not None or case.get('status') == 'fail':
+            failed += 1
+            print(f"FAILED   {phase}: {case.get('name')}")
+        elif case.get('status') == 'run':
+            passed += 1
+        elif case.find('skipped') is not None and re.search(r'skipped|SKIPPED', output):
+            # GoogleTest prints the reason after the line "file:line: Skipped"
+            reason = re.search(r': Skipped\n+(.+)|skipped: (.+)', output)
+            where = re.sub(r'[./][^./]*$', '', case.get('name').split('/', 1)[0]) or case.get('name')
+            skips[phase, where, next(filter(None, reason.groups())).strip() if reason else 'no reason given'] += 1
+        else:
+            failed += 1
+            print(f"FAILED   {phase}: {case.get('name')} did not run")
+for (phase, where, reason), count in sorted(skips.items()):
+    print(f'skipped  {phase}: {count} of {where}: {reason}')
+print(f'{passed} passed, {failed} failed, {sum(skips.values())} skipped')
+raise SystemExit(1 if failed else 0)
