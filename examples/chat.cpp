@@ -217,11 +217,10 @@ int chat(int argc, char **argv) {
   cxxopts::Options declared("chat",
                             "Talks with a model; type /help inside for its commands.\n\n"
                             "  chat -m rwkv7-g1-1.5b.pth --vocab rwkv_vocab_v20230424.txt --think on\n"
-                            "  echo \"Where is Paris?\" | chat -m model.gguf --system \"Answer briefly.\"");
+                            "  echo \"Where is Paris?\" | chat -m model.gguf --system \"Answer briefly.\"\n");
   declared.custom_help("[options]");
-  declared.add_options("Chat")  //
-      ("system", "instructions read before the first message", cxxopts::value<std::string>()->default_value(""),
-       "TEXT")  //
+  declared.add_options("Chat")                                                                         //
+      ("system", "instructions read before the first message", cxxopts::value<std::string>(), "TEXT")  //
       ("think", "thinking before an answer: off, fast, on, short or long",
        cxxopts::value<std::string>()->default_value("off"), "MODE")  //
       ("n,max-tokens", "tokens of one answer at most", cxxopts::value<int>()->default_value("1000"), "N");
@@ -237,7 +236,7 @@ int chat(int argc, char **argv) {
   watch_interrupt();
   Loaded loaded = load(*arguments);
   Conversation conversation(loaded, sampler_options(*arguments, loaded.tokenizer), style,
-                            (*arguments)["system"].as<std::string>(), max_tokens);
+                            arguments->count("system") ? (*arguments)["system"].as<std::string>() : "", max_tokens);
   const bool is_interactive = is_terminal(STDIN_FILENO), has_colour = is_terminal(STDOUT_FILENO);
   if (is_interactive)
     std::printf("%s/help lists commands, Ctrl-D ends.\n",

@@ -13,10 +13,10 @@ using namespace examples;
 int convert(int argc, char **argv) {
   cxxopts::Options declared("convert",
                             "Rewrites a checkpoint of any format as one GGUF file, vocabulary included.\n\n"
-                            "  convert rwkv7-g1-0.4b.pth g1-q8.gguf --type q8 --vocab rwkv_vocab_v20230424.txt");
+                            "  convert rwkv7-g1-0.4b.pth g1-q8.gguf --type q8 --vocab rwkv_vocab_v20230424.txt\n");
   declared.positional_help("SOURCE TARGET");
   declared.custom_help("[options]");
-  declared.add_options()                                                                                    //
+  declared.add_options("Conversion")                                                                        //
       ("source", "checkpoint file or directory", cxxopts::value<std::string>(), "PATH")                     //
       ("target", "GGUF file to write; an existing one is replaced", cxxopts::value<std::string>(), "PATH")  //
       ("type", "type of the large matrices: f32, f16, bf16 or q8", cxxopts::value<std::string>()->default_value("f16"),

@@ -22,7 +22,7 @@ cxxopts::Options declare_options() {
                            "  generate                                    a tale, by the built-in story model\n"
                            "  generate \"Once upon a time\" --seed 7\n"
                            "  generate -m rwkv7-g1-0.4b.pth --vocab rwkv_vocab_v20230424.txt -f prompt.txt --stats\n"
-                           "  echo -n \"The fox said\" | generate -f - --json");
+                           "  echo -n \"The fox said\" | generate -f - --json\n");
   options.positional_help("[PROMPT]");
   options.custom_help("[options]");
   options.add_options("Text")                                                  //

@@ -156,10 +156,10 @@ int info(int argc, char **argv) {
                             "Shows what is in a checkpoint and what running it takes.\n\n"
                             "  info rwkv7-g1-0.4b.pth\n"
                             "  info model-folder --weight-type q8 --json\n"
-                            "  info --devices");
+                            "  info --devices\n");
   declared.positional_help("[PATH]");
   declared.custom_help("[options]");
-  declared.add_options()("json", "print one JSON object")("devices", "show where models can run instead");
+  declared.add_options("Output")("json", "print one JSON object")("devices", "show where models can run instead");
   add_model_options(declared);
   declared.parse_positional({"model"});
   const auto arguments = parse(declared, argc, argv);

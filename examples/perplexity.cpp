@@ -68,7 +68,7 @@ int perplexity(int argc, char **argv) {
                             "  perplexity book.txt\n"
                             "  perplexity book.txt -m rwkv7-g1-0.4b.gguf --json\n\n"
                             "The whole text is read as one sequence. Its first token is not scored, unless\n"
-                            "--begin-token gives it something to follow.");
+                            "--begin-token gives it something to follow.\n");
   declared.positional_help("PATH");
   declared.custom_help("[options]");
   declared.add_options("Text")                                                                                       //

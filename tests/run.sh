@@ -61,9 +61,9 @@ phase() {
   [ "$name" = tsan ] && setarch "$(uname -m)" -R true 2>/dev/null && run=(setarch "$(uname -m)" -R)
   {
     cmake -S "$source_dir" -B "$folder" -G Ninja -DWKV_WARNINGS_AS_ERRORS=ON "${launcher[@]}" "$@" &&
-      "${run[@]}" cmake --build "$folder" --parallel "$jobs"
+      "${run[@]}" cmake --build "$folder" --parallel "$jobs" -- -k 0
   } >"$folder/build.log" 2>&1 || {
-    grep -E 'error|FAILED|CMake Error' "$folder/build.log" | head -n 20
+    grep -E ' error: |^FAILED|CMake Error|undefined reference' "$folder/build.log" | head -n 20
     echo "== $name: the build failed"
     return
   }

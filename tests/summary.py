@@ -18,15 +18,16 @@ for argument in sys.argv[1:]:
         failed += 1
     for case in cases:
         output = case.findtext('system-out') or ''
+        name = case.get('name').split('  #')[0]  # CMake adds the parameters of a parameterised test
         if case.find('failure') is not None or case.get('status') == 'fail':
             failed += 1
-            print(f"FAILED   {phase}: {case.get('name')}")
+            print(f"FAILED   {phase}: {name}")
         elif case.get('status') == 'run':
             passed += 1
         elif case.find('skipped') is not None and re.search(r'skipped|SKIPPED', output):
             # GoogleTest prints the reason after the line "file:line: Skipped"
             reason = re.search(r': Skipped\n+(.+)|skipped: (.+)', output)
-            where = re.sub(r'[./][^./]*$', '', case.get('name').split('/', 1)[0]) or case.get('name')
+            where = name.split('/')[0]
             skips[phase, where, next(filter(None, reason.groups())).strip() if reason else 'no reason given'] += 1
         else:
             failed += 1

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <limits>
 #include <random>
+#include <vector>
 
 #include "common/story_model.h"
 #include "common/terminal.h"
@@ -38,10 +39,14 @@ wkv_token_bias parse_bias(const std::string &text) {
 
 std::optional<cxxopts::ParseResult> parse(cxxopts::Options &options, int argc, char **argv) {
   options.set_width(100);
-  options.add_options()("h,help", "print this and exit");
+  options.add_options("Other")("h,help", "print this and exit");
   cxxopts::ParseResult result = options.parse(argc, argv);
   if (result.count("help")) {
-    std::fputs(options.help().c_str(), stdout);
+    std::vector<std::string> groups;
+    for (const char *name : {"Text", "Chat", "Conversion", "Output", "Sampling", "Model", "Other"})
+      for (const std::string &group : options.groups())
+        if (group == name) groups.push_back(group);
+    std::fputs(options.help(groups).c_str(), stdout);
     return std::nullopt;
   }
   if (!result.unmatched().empty()) throw UsageError("unexpected argument '" + result.unmatched().front() + "'");
@@ -50,8 +55,8 @@ std::optional<cxxopts::ParseResult> parse(cxxopts::Options &options, int argc, c
 
 void add_model_options(cxxopts::Options &options) {
   options.add_options("Model")  //
-      ("m,model", "checkpoint file or directory, any format; without it, the built-in story model",
-       cxxopts::value<std::string>(), "PATH")                                                                     //
+      ("m,model", "checkpoint, any format; without it, the built-in story model", cxxopts::value<std::string>(),
+       "PATH")                                                                                                    //
       ("vocab", "RWKV vocabulary file, when the checkpoint carries none", cxxopts::value<std::string>(), "PATH")  //
       ("weight-type", "convert while loading: f32, f16, bf16, q8 or q4",
        cxxopts::value<std::string>()->default_value("stored"), "TYPE")                              //

@@ -51,7 +51,7 @@ struct MatrixColumns {
     int64_t y_stride;
   };
 
-  static constexpr int most_lines = 16;
+  static constexpr int most_lines = 8;
   static constexpr int lines_ahead = 16;
   static constexpr int list_size = 2048;
 
@@ -175,12 +175,6 @@ struct MatrixColumns {
     }
   }
 
-  template <Format format>
-  static bool is_together(const List &list, int at, int count) {
-    constexpr int64_t together = inputs_of_a_scale(format);
-    return (list.first + list.input[at]) / together == (list.first + list.input[at + count - 1]) / together;
-  }
-
   // Adds the products of some inputs from `at` on; returns how many.
   template <Format format, int vectors>
   static int add_lines(const Job &job, List &list, int at) {
@@ -189,8 +183,7 @@ struct MatrixColumns {
     constexpr int64_t together = inputs_of_a_scale(format);
     const int64_t first_input = list.first + list.input[at], part = first_input / together;
     int n = 0;
-    const int most = !is_nibbles(format) || list.count - at < 16 || !is_together<format>(list, at, 16) ? 8 : 16;
-    for (; n < most && at + n < list.count; n++) {
+    for (; n < most_lines && at + n < list.count; n++) {
       const int64_t input = list.first + list.input[at + n];
       if (input / together != part) break;
       lines.line[n] = line_of<format>(w, input);
@@ -230,11 +223,8 @@ struct MatrixColumns {
         case 7:
           add<format, 1, 7>(job, lines);
           break;
-        case 8:
-          add<format, 1, 8>(job, lines);
-          break;
         default:
-          if constexpr (is_nibbles(format)) add<format, 1, 16>(job, lines);
+          add<format, 1, 8>(job, lines);
           break;
       }
     } else {
@@ -248,23 +238,13 @@ struct MatrixColumns {
   static void add(const Job &job, const Lines<vectors> &lines) {
     constexpr int64_t step = format == Format::f32 ? 16 : is_wide(format) ? 32 : 64;  // 64 bytes of a line
     int64_t o = job.output_begin;
-    if constexpr (is_nibbles(format) && vectors == 1) {
-      constexpr int64_t tiles = lanes <= 8 ? 1 : 2, bytes = 4 * lanes;
-      for (; o + 64 * tiles <= job.output_end; o += 64 * tiles) {
-        if (tiles == 2 || (o - job.output_begin) % 128 == 0)
-          for (int j = 0; j < lines.next_count; j++) S::prefetch(lines.next[j] + o / 2);
-        for (int64_t i = 0; i < 32 * tiles; i += bytes) add_words<format, count>(job, lines, o / 2 + i);
-      }
-    }
     for (; o + step <= job.output_end; o += step) {
       const int64_t offset = is_nibbles(format) ? o / 2 : format == Format::f32 ? 4 * o : is_wide(format) ? 2 * o : o;
       if (!is_nibbles(format) || (o - job.output_begin) % 128 == 0)
         for (int j = 0; j < lines.next_count; j++) S::prefetch(lines.next[j] + offset);
       if constexpr (is_nibbles(format)) {
-#pragma GCC unroll 2
         for (int i = 0; i < 32; i += lanes) add_nibbles<format, vectors, count>(job, lines, o + i, offset + i);
       } else {
-#pragma GCC unroll 2
         for (int i = 0; i < step; i += lanes) add_outputs<format, vectors, count>(job, lines, o + i);
       }
     }
@@ -375,44 +355,6 @@ struct MatrixColumns {
     }
     finish_nibbles<format, vectors>(job, lines, o, low);
     finish_nibbles<format, vectors>(job, lines, o + 32, high);
-  }
-
-  // The same for 32-bit words of a line, `lanes` of them from byte `offset` on. A nibble masked in place is n * 16^k
-  // and x is divided by that power: fewer instructions than with bytes spread to lanes. The sums of the eight nibbles
-  // of all words are put in the order of outputs in the end.
-  template <Format format, int count>
-  static void add_words(const Job &job, const Lines<1> &lines, int64_t offset) {
-    using Int = typename S::Int;
-    Float low[4], high[4];  // of byte 0 to 3 of the words
-    for (int k = 0; k < 4; k++) low[k] = high[k] = S::broadcast(format == Format::q4 ? -8.0f * lines.sum[0] : 0.0f);
-#pragma GCC unroll 1
-    for (int j = 0; j < count; j++) {
-      const Int word = S::load_bytes(lines.line[j] + offset), upper = S::template shift_right<16>(word);
-      const auto nibbles = [](Int from, int k) {
-        return S::float_from_int(S::and_int(from, S::broadcast_int(15 << 4 * k)));
-      };
-      const float x = lines.x[j][0];
-      Float part = S::broadcast(x);
-      low[0] = S::fma(nibbles(word, 0), part, low[0]);
-      low[2] = S::fma(nibbles(upper, 0), part, low[2]);
-      part = S::broadcast(x * (1.0f / 16));
-      high[0] = S::fma(nibbles(word, 1), part, high[0]);
-      high[2] = S::fma(nibbles(upper, 1), part, high[2]);
-      part = S::broadcast(x * (1.0f / 256));
-      low[1] = S::fma(nibbles(word, 2), part, low[1]);
-      low[3] = S::fma(nibbles(upper, 2), part, low[3]);
-      part = S::broadcast(x * (1.0f / 4096));
-      high[1] = S::fma(nibbles(word, 3), part, high[1]);
-      high[3] = S::fma(nibbles(upper, 3), part, high[3]);
-    }
-    S::interleave(low);
-    S::interleave(high);
-    for (int k = 0; k < 4; k++) {
-      const int64_t byte = offset + k * lanes, o = byte / 32 * 64 + byte % 32;
-      const Float low_sum[1] = {low[k]}, high_sum[1] = {high[k]};
-      finish_nibbles<format, 1>(job, lines, o, low_sum);
-      finish_nibbles<format, 1>(job, lines, o + 32, high_sum);
-    }
   }
 
   template <Format format, int vectors>

@@ -33,8 +33,8 @@ class Multiply {
   static constexpr int unroll = MultiplyTile<Isa::lanes>::unroll;
   static constexpr int64_t panel = vectors * lanes;  // outputs
   static constexpr int64_t depth = MultiplyTile<Isa::lanes>::depth;
-  static constexpr int64_t group = 128;         // outputs whose panels are kept at once
-  static constexpr int64_t token_block = 1024;  // times depth floats: activations in the second-level cache
+  static constexpr int64_t group = 128;        // outputs whose panels are kept at once
+  static constexpr int64_t token_block = 512;  // times depth floats: activations in the second-level cache
   static_assert(64 % panel == 0 && group % panel == 0 && depth % block == 0);
 
  public:

@@ -181,48 +181,36 @@ struct MatrixRows {
   }
   static void store_ints(int32_t *p, Int a) { __builtin_memcpy(p, &a, sizeof a); }
 
+  // As many vectors at once as have room for their sums. More go over the same rows again, a few rows at a time: their
+  // weights wait in the second-level cache, while the vectors at work stay in the first.
   template <class Kernel>
   static void for_vectors(const Job &job, int32_t vectors) {
-    switch (vectors) {
-      case 1:
-        return for_rows<Kernel, 1>(job);
-      case 2:
-        return for_rows<Kernel, 2>(job);
-      case 3:
-        return for_rows<Kernel, 3>(job);
-      case 4:
-        return for_rows<Kernel, 4>(job);
-      case 5:
-        return for_rows<Kernel, 5>(job);
-      case 6:
-        return for_rows<Kernel, 6>(job);
-      case 7:
-        return for_rows<Kernel, 7>(job);
-      case 8:
-        return for_rows<Kernel, 8>(job);
-      default:
-        return;
+    constexpr int64_t rows_again = 16;
+    constexpr int32_t most = Kernel::most_vectors;
+    Job part = job;
+    while (part.begin < job.end) {
+      part.end = vectors > most && part.begin + rows_again < job.end ? part.begin + rows_again : job.end;
+      for (int32_t first = 0; first < vectors; first += most) {
+        part.x = job.x + first * job.x_stride;
+        part.y = job.y + first * job.y_stride;
+        const int32_t count = vectors - first < most ? vectors - first : most;
+        if (count == 1) for_rows<Kernel, Kernel::rows, 1>(part);
+        if (count == 2) for_rows<Kernel, Kernel::rows_of_many, 2>(part);
+        if constexpr (most > 2) {
+          if (count == 3) for_rows<Kernel, Kernel::rows_of_many, 3>(part);
+          if (count == 4) for_rows<Kernel, Kernel::rows_of_many, 4>(part);
+        }
+      }
+      part.begin = part.end;
     }
   }
 
-  // Rows that share the loads of x: as many as the registers carry.
-  template <class Kernel, int vectors>
+  // Rows share the loads of x.
+  template <class Kernel, int rows, int vectors>
   static void for_rows(const Job &job) {
-    constexpr int rows = vectors == 1 ? Kernel::rows : vectors <= 4 && Kernel::rows > 1 ? 2 : 1;
     int64_t o = job.begin;
-    for (; o + rows <= job.end; o += rows) multiply_some<Kernel, rows, vectors, 0>(job, o);
-    for (; o < job.end; o++) multiply_some<Kernel, 1, vectors, 0>(job, o);
-  }
-
-  // Vectors beyond those whose sums fit the registers find the row in the nearest cache.
-  template <class Kernel, int rows, int vectors, int first>
-  static void multiply_some(const Job &job, int64_t o) {
-    constexpr int left = vectors - first, count = left < Kernel::most_vectors ? left : Kernel::most_vectors;
-    Job part = job;
-    part.x += first * job.x_stride;
-    part.y += first * job.y_stride;
-    multiply<Kernel, rows, count>(part, o);
-    if constexpr (left > count) multiply_some<Kernel, rows, vectors, first + count>(job, o);
+    for (; o + rows <= job.end; o += rows) multiply<Kernel, rows, vectors>(job, o);
+    for (; o < job.end; o++) multiply<Kernel, 1, vectors>(job, o);
   }
 
   template <class Kernel, int rows, int vectors>
@@ -240,7 +228,7 @@ struct MatrixRows {
   struct Wide {
     static constexpr int rows = 1;    // one long run of memory is read faster than two
     static constexpr int chains = 4;  // of additions a sum, to hide their latency
-    static constexpr int most_vectors = lanes == 8 ? 2 : 4;
+    static constexpr int most_vectors = 4, rows_of_many = 1;
     static constexpr int size = format == Format::f32 ? 4 : 2;
 
     static Float load(const char *p) {
@@ -297,7 +285,7 @@ struct MatrixRows {
   template <Format format>
   struct Bytes {
     static constexpr int rows = lanes == 8 ? 4 : 2;
-    static constexpr int most_vectors = max_vectors;
+    static constexpr int most_vectors = lanes == 8 ? 4 : 2, rows_of_many = lanes == 8 ? 2 : 4;
     using Layout = BlockLayout<format>;
     static constexpr bool is_affine = format == Format::q8_affine;
     static constexpr int block_floats = is_affine ? q8_affine_floats : 32;
@@ -345,7 +333,7 @@ struct MatrixRows {
   template <Format format>
   struct Nibbles {
     static constexpr int rows = lanes == 8 ? 2 : 4;  // x86 with 8 lanes has 16 registers, the others 32
-    static constexpr int most_vectors = max_vectors;
+    static constexpr int most_vectors = lanes == 8 ? 4 : 2, rows_of_many = rows;
     using Layout = BlockLayout<format>;
 
     template <int rows, int vectors>

@@ -148,18 +148,6 @@ struct Avx2 {
     return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
 
-  // t[0][0], t[1][0], t[2][0], t[3][0], t[0][1], ... in order
-  static void interleave(Float (&t)[4]) {
-    const Float a = _mm256_unpacklo_ps(t[0], t[1]), b = _mm256_unpackhi_ps(t[0], t[1]);
-    const Float c = _mm256_unpacklo_ps(t[2], t[3]), d = _mm256_unpackhi_ps(t[2], t[3]);
-    const Float lanes_0_4 = join_low_pairs(a, c), lanes_1_5 = join_high_pairs(a, c);
-    const Float lanes_2_6 = join_low_pairs(b, d), lanes_3_7 = join_high_pairs(b, d);
-    t[0] = _mm256_permute2f128_ps(lanes_0_4, lanes_1_5, 0x20);
-    t[1] = _mm256_permute2f128_ps(lanes_2_6, lanes_3_7, 0x20);
-    t[2] = _mm256_permute2f128_ps(lanes_0_4, lanes_1_5, 0x31);
-    t[3] = _mm256_permute2f128_ps(lanes_2_6, lanes_3_7, 0x31);
-  }
-
   // To the second-level cache: the first has too few open requests to carry all that memory can deliver.
   static void prefetch(const void *p) { _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T1); }
 
@@ -183,12 +171,6 @@ struct Avx2 {
   }
 
  private:
-  static Float join_low_pairs(Float a, Float b) {
-    return _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
-  }
-  static Float join_high_pairs(Float a, Float b) {
-    return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b)));
-  }
   static Int first(int64_t count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }

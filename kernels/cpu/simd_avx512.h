@@ -145,21 +145,6 @@ struct Avx512 {
     return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sums, a, x), b, y);
   }
 
-  static void interleave(Float (&t)[4]) {
-    const Int low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const Int high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-    const Int low_pairs = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
-    const Int high_pairs = _mm512_add_epi64(low_pairs, _mm512_set1_epi64(4));
-    const __m512d a = _mm512_castps_pd(_mm512_permutex2var_ps(t[0], low, t[1]));
-    const __m512d b = _mm512_castps_pd(_mm512_permutex2var_ps(t[0], high, t[1]));
-    const __m512d c = _mm512_castps_pd(_mm512_permutex2var_ps(t[2], low, t[3]));
-    const __m512d d = _mm512_castps_pd(_mm512_permutex2var_ps(t[2], high, t[3]));
-    t[0] = _mm512_castpd_ps(_mm512_permutex2var_pd(a, low_pairs, c));
-    t[1] = _mm512_castpd_ps(_mm512_permutex2var_pd(a, high_pairs, c));
-    t[2] = _mm512_castpd_ps(_mm512_permutex2var_pd(b, low_pairs, d));
-    t[3] = _mm512_castpd_ps(_mm512_permutex2var_pd(b, high_pairs, d));
-  }
-
   static void prefetch(const void *p) { _mm_prefetch(static_cast<const char *>(p), _MM_HINT_T1); }
 
   // rows[i] lane j becomes rows[j] lane i.

@@ -129,15 +129,6 @@ struct Neon {
     return vpadalq_s16(vpadalq_s16(sums, low), high);
   }
 
-  static void interleave(Float (&t)[4]) {
-    const Float even_low = vzip1q_f32(t[0], t[2]), even_high = vzip2q_f32(t[0], t[2]);
-    const Float odd_low = vzip1q_f32(t[1], t[3]), odd_high = vzip2q_f32(t[1], t[3]);
-    t[0] = vzip1q_f32(even_low, odd_low);
-    t[1] = vzip2q_f32(even_low, odd_low);
-    t[2] = vzip1q_f32(even_high, odd_high);
-    t[3] = vzip2q_f32(even_high, odd_high);
-  }
-
   static void prefetch(const void *p) { __builtin_prefetch(p, 0, 2); }
 
   // rows[i] lane j becomes rows[j] lane i.

@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t logits_group = 64;        // rows of scores computed together
 constexpr size_t stream_chunk = 128 << 10;  // bytes of weights a thread claims at a time in a streaming product
-constexpr int64_t product_outputs = 64;     // outputs a thread claims at a time in a matrix product
+constexpr int64_t product_outputs = 128;    // outputs a thread claims at a time in a matrix product
 
 // Rows of a matrix are spread over cache sets: a power-of-two stride would put a column of them into one set.
 int64_t padded(int64_t floats) { return (floats + 15) / 16 * 16 + 16; }
@@ -38,7 +38,7 @@ const kernels::Table &select_kernels(const std::string &name) {
     }
   }
   std::string names;
-  for (const std::string &usable : usable_kernels()) names += (names.empty() ? "" : ", ") + usable;
+  for (const std::string &usable : usable_kernels()) names.append(names.empty() ? "" : ", ").append(usable);
   fail(WKV_NOT_FOUND, "no kernel set is named '%s'; this machine has %s", name.c_str(), names.c_str());
 }
 

@@ -33,7 +33,10 @@ std::string stored_types(const formats::Checkpoint &checkpoint) {
   }
   std::stable_sort(totals.begin(), totals.end(), [](auto &a, auto &b) { return a.second > b.second; });
   std::string text;
-  for (auto &[type, bytes] : totals) text += (text.empty() ? "" : ", ") + std::string(formats::name_of(type));
+  for (auto &[type, bytes] : totals) {
+    if (!text.empty()) text += ", ";
+    text += formats::name_of(type);
+  }
   return text;
 }
 

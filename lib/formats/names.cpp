@@ -151,7 +151,7 @@ void refuse_other_architectures(const RawCheckpoint &raw) {
 
 [[noreturn]] void fail_shape(const RawTensor &tensor, const char *expected) {
   std::string shape;
-  for (int64_t dimension : tensor.shape) shape += (shape.empty() ? "" : ", ") + std::to_string(dimension);
+  for (int64_t dimension : tensor.shape) shape.append(shape.empty() ? "" : ", ").append(std::to_string(dimension));
   fail(WKV_FORMAT, "tensor %s has shape [%s], not %s", printable(tensor.name).c_str(), shape.c_str(), expected);
 }
 

@@ -50,53 +50,68 @@ Tokenizer::Tokenizer(const std::vector<formats::VocabularyToken> &vocabulary) {
 }
 
 void Tokenizer::build_trie(std::vector<std::pair<std::string_view, int32_t>> sorted) {
-  // The tokens below each node: a range of `sorted`, all of which begin with the bytes on the way to the node.
-  struct Range {
-    uint32_t begin, end;
+  // A node and the tokens below it: a range of `sorted`, all of which begin with the `depth` bytes on the way to it.
+  struct Open {
+    uint32_t node, begin, end, depth;
   };
-  std::vector<Range> ranges{{0, static_cast<uint32_t>(sorted.size())}};
-  nodes_.push_back({0, 0, -1, -1});
+  std::vector<Open> open{{0, 0, static_cast<uint32_t>(sorted.size()), 0}};
+  nodes_.push_back({0, -1, 0, 0});
   labels_.push_back(0);
-  size_t level_begin = 0;
-  for (size_t depth = 0; level_begin < nodes_.size(); depth++) {
-    const size_t level_end = nodes_.size();
-    std::vector<Range> below;
-    for (size_t i = level_begin; i < level_end; i++) {
-      auto [begin, end] = ranges[i - level_begin];
-      if (sorted[begin].first.size() == depth) nodes_[i].token = sorted[begin++].second;
-      nodes_[i].first_child = static_cast<uint32_t>(nodes_.size());
-      while (begin < end) {
-        const char byte = sorted[begin].first[depth];
-        uint32_t next = begin + 1;
-        while (next < end && sorted[next].first[depth] == byte) next++;
-        below.push_back({begin, next});
-        nodes_.push_back({0, 0, -1, -1});
-        labels_.push_back(static_cast<uint8_t>(byte));
-        nodes_[i].children++;
-        begin = next;
-      }
-      if (nodes_[i].children < dense_from) continue;
-      nodes_[i].dense = static_cast<int32_t>(dense_.size() / 256);
-      dense_.resize(dense_.size() + 256);
-      for (uint32_t c = 0; c < nodes_[i].children; c++)
-        dense_[dense_.size() - 256 + labels_[nodes_[i].first_child + c]] = nodes_[i].first_child + c;
+  while (!open.empty()) {
+    auto [index, begin, end, depth] = open.back();
+    open.pop_back();
+    const uint32_t first_child = static_cast<uint32_t>(nodes_.size());
+    if (sorted[begin].first.size() == depth) nodes_[index].token = sorted[begin++].second;
+    const size_t opened = open.size();
+    while (begin < end) {
+      const char byte = sorted[begin].first[depth];
+      uint32_t next = begin + 1;
+      while (next < end && sorted[next].first[depth] == byte) next++;
+      open.push_back({static_cast<uint32_t>(nodes_.size()), begin, next, depth + 1});
+      nodes_.push_back({0, -1, 0, 0});
+      labels_.push_back(static_cast<uint8_t>(byte));
+      begin = next;
     }
-    ranges = std::move(below);
-    level_begin = level_end;
+    std::reverse(open.begin() + static_cast<ptrdiff_t>(opened), open.end());  // the first child's children come next
+
+    Node &node = nodes_[index];
+    node.first_child = first_child;
+    node.children = static_cast<uint32_t>(nodes_.size()) - first_child;
+    if (node.children <= inline_most) {
+      for (uint32_t c = 0; c < node.children; c++) node.branch |= uint32_t{labels_[first_child + c]} << 8 * c;
+    } else if (node.children >= dense_from) {
+      node.branch = static_cast<uint32_t>(dense_.size() / 256);
+      dense_.resize(dense_.size() + 256);
+      for (uint32_t c = 0; c < node.children; c++)
+        dense_[dense_.size() - 256 + labels_[first_child + c]] = first_child + c;
+    }
   }
   nodes_.shrink_to_fit();
   labels_.shrink_to_fit();
   dense_.shrink_to_fit();
 
-  knows_every_byte_ = nodes_[0].children == 256;
-  for (uint32_t c = 0; c < nodes_[0].children; c++)
-    if (nodes_[nodes_[0].first_child + c].token < 0) knows_every_byte_ = false;
+  first_.fill(-1);
+  pairs_.resize(65536);
+  for (uint32_t c = 0; c < nodes_[0].children; c++) {
+    const uint32_t index = nodes_[0].first_child + c;
+    first_[labels_[index]] = nodes_[index].token;
+    for (uint32_t d = 0; d < nodes_[index].children; d++) {
+      const uint32_t second = nodes_[index].first_child + d;
+      pairs_[size_t{labels_[index]} * 256 + labels_[second]] = second;
+    }
+  }
+  knows_every_byte_ = std::count(first_.begin(), first_.end(), -1) == 0;
 }
 
 inline const Tokenizer::Node *Tokenizer::child(const Node &node, uint8_t byte) const {
-  if (node.dense >= 0) {
-    const uint32_t index = dense_[static_cast<size_t>(node.dense) * 256 + byte];
+  if (node.children >= dense_from) {
+    const uint32_t index = dense_[size_t{node.branch} * 256 + byte];
     return index ? &nodes_[index] : nullptr;
+  }
+  if (node.children <= inline_most) {
+    for (uint32_t c = 0; c < node.children; c++)
+      if ((node.branch >> 8 * c & 255) == byte) return &nodes_[node.first_child + c];
+    return nullptr;
   }
   const uint8_t *label = labels_.data() + node.first_child;
   for (uint32_t c = 0; c < node.children; c++)
@@ -108,22 +123,26 @@ template <class Sink>
 void Tokenizer::match(std::string_view text, Sink &&sink) const {
   size_t position = 0;
   while (position < text.size()) {
-    const Node *node = &nodes_[0];
-    int32_t best = -1;
-    size_t best_end = position;
-    for (size_t i = position; i < text.size(); i++) {
-      node = child(*node, static_cast<uint8_t>(text[i]));
-      if (!node) break;
-      if (node->token >= 0) {
-        best = node->token;
-        best_end = i + 1;
+    const uint8_t first = static_cast<uint8_t>(text[position]);
+    int32_t best = first_[first];
+    size_t end = position + 1;
+    if (end < text.size()) {
+      const uint32_t pair = pairs_[size_t{first} * 256 + static_cast<uint8_t>(text[end])];
+      const Node *node = pair ? &nodes_[pair] : nullptr;
+      for (size_t i = position + 2; node; i++) {
+        if (node->token >= 0) {
+          best = node->token;
+          end = i;
+        }
+        if (i == text.size()) break;
+        node = child(*node, static_cast<uint8_t>(text[i]));
       }
     }
     if (best < 0)
       fail(WKV_UNSUPPORTED, "no token of the vocabulary matches at byte %zu (0x%02x)", position,
            static_cast<unsigned>(static_cast<uint8_t>(text[position])));
     sink(best);
-    position = best_end;
+    position = end;
   }
 }
 

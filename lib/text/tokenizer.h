@@ -2,6 +2,7 @@
 // Bytes to token ids by greedy longest match on a flat trie, and back. Read-only once built.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -42,13 +43,16 @@ class Tokenizer {
   size_t encode_to(std::string_view text, int32_t *tokens) const;
 
  private:
-  // Nodes are numbered level by level, so the children of one are neighbours, in the order of their bytes.
+  // The children of a node are neighbours, in the order of their bytes, and their own children follow as closely as
+  // they can: the beginning of a word lies in few cache lines.
   struct Node {
     uint32_t first_child;
-    uint32_t children;
     int32_t token;  // -1: none ends here
-    int32_t dense;  // nodes with many children: their table in dense_; -1: search labels_
+    uint32_t children;
+    uint32_t branch;  // up to inline_most children: their bytes, the first lowest; from dense_from on: the number of
+                      // their table in dense_; between: search labels_
   };
+  static constexpr uint32_t inline_most = 4;
   static constexpr uint32_t dense_from = 12;  // children from which a table of 256 pays, in time and in memory
 
   void build_trie(std::vector<std::pair<std::string_view, int32_t>> sorted);
@@ -60,9 +64,11 @@ class Tokenizer {
   std::vector<int32_t> ids_;       // rising
   std::vector<uint32_t> offsets_;  // of each in arena_, and the end
   std::string arena_;
-  std::vector<Node> nodes_;      // [0] is the root
-  std::vector<uint8_t> labels_;  // the byte that leads to each node
-  std::vector<uint32_t> dense_;  // [tables][256] node of a byte; 0: none
+  std::vector<Node> nodes_;         // [0] is the root
+  std::vector<uint8_t> labels_;     // the byte that leads to each node
+  std::array<int32_t, 256> first_;  // token of a single byte; -1: none
+  std::vector<uint32_t> pairs_;     // [first byte][second byte] node they lead to; 0: none
+  std::vector<uint32_t> dense_;     // [tables][256] node of a byte; 0: none
   int32_t longest_ = 0;
   bool knows_every_byte_ = false;
 };

@@ -99,7 +99,9 @@ void *realloc(void *memory, size_t bytes) {
   void *moved = __libc_realloc(memory, bytes);
   return memory ? moved : counted(moved);
 }
-void *memalign(size_t alignment, size_t bytes) { return refuse() ? nullptr : counted(__libc_memalign(alignment, bytes)); }
+void *memalign(size_t alignment, size_t bytes) {
+  return refuse() ? nullptr : counted(__libc_memalign(alignment, bytes));
+}
 void *aligned_alloc(size_t alignment, size_t bytes) { return memalign(alignment, bytes); }
 int posix_memalign(void **memory, size_t alignment, size_t bytes) {
   if (refuse()) return ENOMEM;

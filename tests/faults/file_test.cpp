@@ -33,7 +33,8 @@ TEST(ShrunkFile, is_noticed_by_the_next_step) {
     std::filesystem::path source = golden_directory("rnd_a") / "weights" / file;
     if (!std::filesystem::exists(source)) continue;
     for (int32_t threads : {1, 3})
-      for (uintmax_t left : {std::filesystem::file_size(source) / 2, uintmax_t{0}, std::filesystem::file_size(source) - 1}) {
+      for (uintmax_t left :
+           {std::filesystem::file_size(source) / 2, uintmax_t{0}, std::filesystem::file_size(source) - 1}) {
         SCOPED_TRACE(std::string(file) + " cut to " + std::to_string(left));
         Copy copy(source);
         wkv_model_options options = default_options();
@@ -52,7 +53,8 @@ TEST(ShrunkFile, is_noticed_by_the_next_step) {
         std::vector<float> logits(static_cast<size_t>(info.vocab_size), 3.0f);
         Failure failure;
         for (size_t count : {5, 1}) {
-          WKV_EXPECT_STATUS(WKV_IO, wkv_cache_step(cache, tokens.data(), count, logits.data(), logits.size(), &failure), failure);
+          WKV_EXPECT_STATUS(WKV_IO, wkv_cache_step(cache, tokens.data(), count, logits.data(), logits.size(), &failure),
+                            failure);
           EXPECT_NE(std::string(failure.message).find(copy.path().filename()), std::string::npos) << failure.message;
         }
         wkv_step_item item = make_item(twin, tokens);
@@ -69,7 +71,7 @@ TEST(ShrunkFile, is_noticed_by_the_next_step) {
 }
 
 TEST(ShrunkFile, of_another_model_does_not_matter) {
-  std::filesystem::path source = golden_directory("rnd_a") / "weights/rnd_a.F32.gguf";
+  std::filesystem::path source = exact_weights("rnd_a");
   Copy copy(source);
   Model damaged = load_model(copy.path()), sound = load_model(source);
   wkv_model_info info = info_of(sound);
@@ -78,11 +80,12 @@ TEST(ShrunkFile, of_another_model_does_not_matter) {
   std::vector<float> expected = step(info, sound, reference, tokens);
   ASSERT_EQ(truncate(copy.path().c_str(), 1000), 0);
   EXPECT_EQ(wkv_cache_step(lost, tokens.data(), 1, nullptr, 0, nullptr), WKV_IO);
-  EXPECT_LE(largest_difference(step(info, sound, cache, tokens), expected), order_tolerance(expected, Quantity::logits));
+  EXPECT_LE(largest_difference(step(info, sound, cache, tokens), expected),
+            order_tolerance(expected, Quantity::logits));
 }
 
 TEST(DeletedFile, stays_usable_while_mapped) {
-  std::filesystem::path source = golden_directory("rnd_a") / "weights/rnd_a.F32.gguf";
+  std::filesystem::path source = exact_weights("rnd_a");
   Model model;
   {
     Copy copy(source);

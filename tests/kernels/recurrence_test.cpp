@@ -152,7 +152,7 @@ TEST(Recurrence, leaves_gaps_between_tokens_alone) {
     for (size_t i = 0; i < outcome.y.size(); i++) outcome.y[i] = 99;
     advance(*table, s, 0, s.tokens, outcome);
     for (int64_t t = 0; t + 1 < s.tokens; t++) {
-      for (int64_t i = s.size; i < s.stride; i++) EXPECT_EQ(outcome.y[static_cast<size_t>(t * s.stride + i)], 99);
+      for (int64_t i = s.size; i < s.stride; i++) EXPECT_EQ(outcome.y[static_cast<size_t>(t * s.stride + i)], 99.0f);
     }
   }
 }

@@ -16,8 +16,9 @@ struct ExactFile {
   const char *file;
 };
 
-constexpr const char *sequence_cases[] = {"len1",    "len7",     "len16",    "len33",           "len200",        "len1024",
-                                          "digits3", "digits20", "digits60", "rwkvcpp_quote_in", "random_bytes_64"};
+constexpr const char *sequence_cases[] = {"len1",           "len7",    "len16",    "len33",    "len200",
+                                          "len1024",        "digits3", "digits20", "digits60", "rwkvcpp_quote_in",
+                                          "random_bytes_64"};
 
 // tiny was trained in bfloat16, rnd_a is exact in both 16-bit types, reverse and rnd_d are float32.
 constexpr ExactFile exact_files[] = {
@@ -61,7 +62,18 @@ bool has_case(const std::string &model, const std::string &name) {
   return std::filesystem::exists(golden_directory(model) / "golden" / (name + ".json"));
 }
 
-// Mean negative log likelihood of each next token.
+// For rows whose own noise was not measured: the worst of the rows that were, of any exact case of the model.
+double allowed_in_any_row(const std::string &model, std::span<const float> logits) {
+  double worst = 0;
+  for (const char *name : {"len1", "len7", "len16", "len33", "digits3"}) {
+    const nlohmann::json &noise = row_noise(model + "/" + name);
+    if (noise.is_null()) continue;
+    for (double row : noise.at("rows")) worst = std::max(worst, row);
+  }
+  return 3 * worst + rounding(logits);
+}
+
+// Negative log likelihood of each next token.
 std::vector<double> nll_of(std::span<const float> logits, size_t vocab_size, std::span<const int32_t> tokens) {
   std::vector<double> result;
   for (size_t t = 0; t + 1 < tokens.size(); t++) {
@@ -73,15 +85,28 @@ std::vector<double> nll_of(std::span<const float> logits, size_t vocab_size, std
   return result;
 }
 
-void expect_state(const GoldenCase &golden, const std::string &noise_case, const wkv_model_info &info, wkv_cache *cache) {
+void expect_state(const GoldenCase &golden, const wkv_model_info &info, wkv_cache *cache) {
   Snapshot snapshot = snapshot_of(info, cache);
   const char *names[] = {"state_att_shift", "state_ffn_shift", "state_wkv"};
+  const Quantity quantities[] = {Quantity::att_shift, Quantity::ffn_shift, Quantity::wkv};
   for (wkv_state_part part = 0; part < 3; part++) {
     std::vector<float> expected = golden.floats(names[part]);
-    Quantity quantity = part == WKV_STATE_WKV ? Quantity::wkv : Quantity::shift;
-    EXPECT_LE(largest_difference(snapshot.parts[part], expected), tolerance(noise_case, quantity, expected))
+    EXPECT_LE(largest_difference(snapshot.parts[part], expected), tolerance(golden.name(), quantities[part], expected))
         << golden.name() << " " << names[part];
   }
+}
+
+void expect_row(const GoldenCase &golden, size_t row, std::span<const float> expected, std::span<const float> found) {
+  EXPECT_LE(largest_difference(found, expected), row_tolerance(golden.name(), row, expected))
+      << golden.name() << " token " << row;
+}
+
+void expect_rows(const GoldenCase &golden, std::span<const float> expected, std::span<const float> found,
+                 size_t vocab_size) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (size_t row = 0; row * vocab_size < expected.size(); row++)
+    expect_row(golden, row, expected.subspan(row * vocab_size, vocab_size),
+               found.subspan(row * vocab_size, vocab_size));
 }
 
 void expect_argmax(const GoldenCase &golden, std::span<const float> logits, size_t vocab_size, double allowed) {
@@ -105,23 +130,22 @@ void check_sequence(const std::string &model_name, const std::string &case_name,
 
   Cache whole = create_cache(model);
   EXPECT_LE(largest_difference(step(info, model, whole, tokens), expected_last), allowed) << golden.name() << " whole";
-  expect_state(golden, golden.name(), info, whole);
+  expect_state(golden, info, whole);
   EXPECT_EQ(info_of(whole).position, tokens.size());
   EXPECT_EQ(info_of(whole).last_token, tokens.back());
 
   Cache every = create_cache(model);
   std::vector<float> logits = step(info, model, every, tokens, true);
   EXPECT_LE(largest_difference(std::span(logits).last(vocab_size), expected_last), allowed) << golden.name() << " all";
-  if (golden.has("logits_all")) {
-    EXPECT_LE(largest_difference(logits, golden.floats("logits_all")), allowed) << golden.name() << " logits_all";
-  }
-  if (golden.has("argmax_all")) expect_argmax(golden, logits, vocab_size, allowed);
+  if (golden.has("logits_all")) expect_rows(golden, golden.floats("logits_all"), logits, vocab_size);
+  double any_row = allowed_in_any_row(model_name, logits);
+  if (golden.has("argmax_all")) expect_argmax(golden, logits, vocab_size, any_row);
   if (golden.has("nll")) {
     std::vector<double> nll = nll_of(logits, vocab_size, tokens);
     std::vector<float> expected = golden.floats("nll");
     ASSERT_EQ(nll.size(), expected.size());
     for (size_t t = 0; t < nll.size(); t++)
-      EXPECT_NEAR(nll[t], expected[t], 2 * allowed) << golden.name() << " nll of token " << t;
+      EXPECT_NEAR(nll[t], expected[t], 2 * any_row) << golden.name() << " nll of token " << t;
   }
 
   // A long case token by token once more: decode and prefill are different code.
@@ -131,14 +155,13 @@ void check_sequence(const std::string &model_name, const std::string &case_name,
     std::vector<float> one = step(info, model, slow, std::span(tokens).subspan(t, 1));
     if (golden.has("logits_all")) {
       std::vector<float> all = golden.floats("logits_all");
-      EXPECT_LE(largest_difference(one, std::span(all).subspan(t * vocab_size, vocab_size)), allowed)
-          << golden.name() << " token " << t << " alone";
+      expect_row(golden, t, std::span(all).subspan(t * vocab_size, vocab_size), one);
     }
     if (t + 1 == tokens.size()) {
       EXPECT_LE(largest_difference(one, expected_last), allowed) << golden.name() << " one by one";
     }
   }
-  expect_state(golden, golden.name(), info, slow);
+  expect_state(golden, info, slow);
 }
 
 void check_from_state(const std::string &model_name, wkv_model *model) {
@@ -161,16 +184,13 @@ void check_from_state(const std::string &model_name, wkv_model *model) {
       }
     }
   std::vector<float> expected = golden.floats("logits_all");
-  double allowed = tolerance(golden.name(), Quantity::logits, expected);
-  EXPECT_LE(largest_difference(step(info, model, caches[0], tokens, true), expected), allowed) << golden.name();
-  expect_state(golden, golden.name(), info, caches[0]);
   size_t vocab_size = static_cast<size_t>(info.vocab_size);
+  expect_rows(golden, expected, step(info, model, caches[0], tokens, true), vocab_size);
+  expect_state(golden, info, caches[0]);
   for (size_t t = 0; t < tokens.size(); t++)
-    EXPECT_LE(largest_difference(step(info, model, caches[1], std::span(tokens).subspan(t, 1)),
-                                 std::span(expected).subspan(t * vocab_size, vocab_size)),
-              allowed)
-        << golden.name() << " token " << t << " alone";
-  expect_state(golden, golden.name(), info, caches[1]);
+    expect_row(golden, t, std::span(expected).subspan(t * vocab_size, vocab_size),
+               step(info, model, caches[1], std::span(tokens).subspan(t, 1)));
+  expect_state(golden, info, caches[1]);
 }
 
 void check_all_cases(const std::string &model_name, wkv_model *model) {
@@ -180,7 +200,7 @@ void check_all_cases(const std::string &model_name, wkv_model *model) {
       check_sequence(model_name, name, model);
       checked++;
     }
-  ASSERT_GE(checked, 3) << "golden cases of " << model_name << " are missing";
+  ASSERT_GE(checked, 2) << "golden cases of " << model_name << " are missing";
   check_from_state(model_name, model);
 }
 
@@ -202,7 +222,6 @@ std::string name_of_file(const testing::TestParamInfo<ExactFile> &test) {
 }
 INSTANTIATE_TEST_SUITE_P(model, ExactFiles, testing::ValuesIn(exact_files), name_of_file);
 
-
 // Kernel sets by name, and the reproducible mode of each, on every golden model.
 class KernelSets : public testing::TestWithParam<std::tuple<const char *, const char *, bool>> {};
 
@@ -217,7 +236,7 @@ TEST_P(KernelSets, give_the_golden_values) {
   options.threads = 3;
   options.kernels = kernels;
   options.is_reproducible = reproducible;
-  Model model = load_model(directory / "weights" / (std::string(model_name) + ".F32.gguf"), options);
+  Model model = load_model(exact_weights(model_name), options);
   ASSERT_NE(model.get(), nullptr);
   EXPECT_STREQ(info_of(model).kernels, kernels);
   EXPECT_EQ(info_of(model).is_reproducible, reproducible ? 1 : 0);
@@ -233,16 +252,14 @@ INSTANTIATE_TEST_SUITE_P(model, KernelSets,
                          });
 
 TEST(KernelNames, must_be_known) {
-  std::filesystem::path directory = golden_directory("rnd_a");
-  ASSERT_FALSE(directory.empty());
   wkv_model_options options = default_options();
   wkv_model *const untouched = reinterpret_cast<wkv_model *>(&options);
   for (const char *name : {"sse9", "AVX2", "avx2 ", "avx"}) {
     wkv_model *model = untouched;
     Failure failure;
     options.kernels = name;
-    WKV_EXPECT_STATUS(WKV_NOT_FOUND,
-                      wkv_model_load((directory / "weights/rnd_a.F32.gguf").c_str(), &options, &model, &failure), failure);
+    WKV_EXPECT_STATUS(WKV_NOT_FOUND, wkv_model_load(exact_weights("rnd_a").c_str(), &options, &model, &failure),
+                      failure);
     EXPECT_EQ(model, untouched);
     EXPECT_NE(std::string(failure.message).find(name), std::string::npos) << failure.message;
   }
@@ -254,10 +271,12 @@ TEST(KernelNames, scalar_is_always_usable) {
 }
 
 TEST(Likelihood, of_a_text_is_that_of_the_reference) {
-  for (auto [model_name, case_name] : {std::pair{"tiny", "nll_text"}, {"rnd_a", "nll_random"}, {"rnd_d", "nll_random"}}) {
+  if (golden_directory("tiny").empty()) GTEST_SKIP() << "no golden texts here";
+  for (auto [model_name, case_name] :
+       {std::pair{"tiny", "nll_text"}, {"rnd_a", "nll_random"}, {"rnd_d", "nll_random"}}) {
     if (!has_case(model_name, case_name)) continue;
     GoldenCase golden(model_name, case_name);
-    Model model = load_model(golden_directory(model_name) / "weights" / (std::string(model_name) + ".F32.gguf"));
+    Model model = load_model(exact_weights(model_name));
     wkv_model_info info = info_of(model);
     std::vector<int32_t> tokens = golden.integers("tokens");
     Cache cache = create_cache(model);
@@ -265,14 +284,14 @@ TEST(Likelihood, of_a_text_is_that_of_the_reference) {
     std::vector<double> nll = nll_of(logits, static_cast<size_t>(info.vocab_size), tokens);
     std::vector<float> expected = golden.floats("nll");
     ASSERT_EQ(nll.size(), expected.size());
-    // the noise of the longest case of the same model
-    double allowed = 2 * tolerance(std::string(model_name) + "/len1024", Quantity::logits, logits);
+    double allowed = 2 * allowed_in_any_row(model_name, logits);
     double sum = 0;
     for (size_t t = 0; t < nll.size(); t++) {
       EXPECT_NEAR(nll[t], expected[t], allowed) << golden.name() << " token " << t;
       sum += nll[t];
     }
-    EXPECT_NEAR(sum / static_cast<double>(nll.size()), golden.meta().at("mean_nll").get<double>(), allowed) << golden.name();
+    EXPECT_NEAR(sum / static_cast<double>(nll.size()), golden.meta().at("mean_nll").get<double>(), allowed)
+        << golden.name();
   }
 }
 

@@ -57,7 +57,8 @@ std::vector<Variant> make_variants(const Options &options) {
     } else {
       note("filling random weights ...");
       int threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-      variants[i].image.emplace(libwkv::test::random_gguf(libwkv::test::shape_named(options.random), options.type, options.zeros[i], 1, threads));
+      variants[i].image.emplace(libwkv::test::random_gguf(libwkv::test::shape_named(options.random), options.type,
+                                                          options.zeros[i], 1, threads));
     }
   }
   return variants;
@@ -82,18 +83,22 @@ void measure_loading(const Options &options, const std::string &path, Report &re
     for (int round = -1; round < options.repeat; round++) {
       LoadResult result = load_in_child(options, path, threads);
       if (round < 0) continue;  // warms the page cache
-      auto over = [&](uint64_t bytes) { return 100 * (static_cast<double>(result.peak_bytes) / static_cast<double>(bytes) - 1); };
+      auto over = [&](uint64_t bytes) {
+        return 100 * (static_cast<double>(result.peak_bytes) / static_cast<double>(bytes) - 1);
+      };
       add(report.row("load", threads), "s", result.load_seconds);
       add(report.row("load to first logits", threads), "s", result.first_logits_seconds);
       add(report.row("peak memory", threads), "MB", static_cast<double>(result.peak_bytes) * 1e-6);
       add(report.row("mapped weights", threads), "MB", static_cast<double>(result.mapped_bytes) * 1e-6);
       add(report.row("weights in all", threads), "MB", static_cast<double>(result.weight_bytes) * 1e-6);
       if (result.mapped_bytes) add(report.row("peak over mapped weights", threads), "%", over(result.mapped_bytes));
-      if (std::filesystem::is_regular_file(path)) add(report.row("peak over the file", threads), "%", over(std::filesystem::file_size(path)));
+      if (std::filesystem::is_regular_file(path))
+        add(report.row("peak over the file", threads), "%", over(std::filesystem::file_size(path)));
     }
 }
 
-void measure_steps(const Options &options, const std::vector<Variant> &variants, int threads, Roofs &roofs, Report &report) {
+void measure_steps(const Options &options, const std::vector<Variant> &variants, int threads, Roofs &roofs,
+                   Report &report) {
   std::vector<std::unique_ptr<Subject>> subjects;
   for (const Variant &variant : variants) {
     subjects.push_back(std::make_unique<Subject>(variant.path, variant.bytes(), options, threads));
@@ -104,7 +109,8 @@ void measure_steps(const Options &options, const std::vector<Variant> &variants,
   report.facts()["kernels"] = info.kernels;
   report.facts()["types"] = std::string(info.stored_types) + " in the file, " + info.compute_types + " computed";
   char text[160];
-  std::snprintf(text, sizeof text, "%d layers x %d, ffn %d, vocabulary %d, %.1f M numbers, %.1f MB of weights, %.2f MB a state",
+  std::snprintf(text, sizeof text,
+                "%d layers x %d, ffn %d, vocabulary %d, %.1f M numbers, %.1f MB of weights, %.2f MB a state",
                 info.layers, info.width, info.ffn_width, info.vocab_size, static_cast<double>(info.parameters) * 1e-6,
                 static_cast<double>(info.weight_bytes) * 1e-6, static_cast<double>(info.state_bytes) * 1e-6);
   report.facts()["shape"] = text;
@@ -131,7 +137,8 @@ void measure_steps(const Options &options, const std::vector<Variant> &variants,
       read = std::max(read, roofs.read_bandwidth(threads));
       std::string name = std::string("decode, ") + std::to_string(rows) + " rows";
       add_bounded(report.row(name, threads), rate, "MB", first.decode_bytes(rows), read);
-      add_bounded(report.row(name + ", arithmetic", threads), rate, "GFLOP", first.decode_flop(), roofs.fma_peak(threads));
+      add_bounded(report.row(name + ", arithmetic", threads), rate, "GFLOP", first.decode_flop(),
+                  roofs.fma_peak(threads));
     }
     if (options.prefill.empty()) continue;
     double fma = roofs.fma_peak(threads);
@@ -139,7 +146,8 @@ void measure_steps(const Options &options, const std::vector<Variant> &variants,
     for (int tokens : options.prefill) {
       double rate = first.prefill(tokens);
       fma = std::max(fma, roofs.fma_peak(threads));
-      add_bounded(report.row(std::string("prefill ") + std::to_string(tokens), threads), rate, "GFLOP", first.prefill_flop(tokens), fma);
+      add_bounded(report.row(std::string("prefill ") + std::to_string(tokens), threads), rate, "GFLOP",
+                  first.prefill_flop(tokens), fma);
     }
   }
 }
@@ -162,9 +170,11 @@ void measure_neighbour(const Options &options, const Variant &variant, Report &r
     row.ratios.push_back(beside / alone);
   };
   for (int round = 0; round < options.repeat; round++) {
-    if (options.decode_tokens > 0) compare("decode", [&](Subject &subject) { return subject.decode(options.decode_tokens); });
+    if (options.decode_tokens > 0)
+      compare("decode", [&](Subject &subject) { return subject.decode(options.decode_tokens); });
     for (int tokens : options.prefill)
-      compare(std::string("prefill ") + std::to_string(tokens), [&](Subject &subject) { return subject.prefill(tokens); });
+      compare(std::string("prefill ") + std::to_string(tokens),
+              [&](Subject &subject) { return subject.prefill(tokens); });
   }
 }
 
@@ -175,7 +185,8 @@ int main(int argc, char **argv) {
   if (!options.load_child.empty()) return run_load_child(options);
   try {
     Report report;
-    report.facts()["processor"] = processor_name() + ", " + std::to_string(std::thread::hardware_concurrency()) + " cores";
+    report.facts()["processor"] =
+        processor_name() + ", " + std::to_string(std::thread::hardware_concurrency()) + " cores";
     report.facts()["library"] = wkv_version();
     report.facts()["model"] = options.random.empty() ? options.model : std::string("random ") + options.random;
     std::vector<Variant> variants = make_variants(options);
@@ -186,7 +197,8 @@ int main(int argc, char **argv) {
       if (file < 0) give_up("no temporary file");
       close(file);
       std::ofstream(pattern, std::ios::binary)
-          .write(reinterpret_cast<const char *>(variants[0].image->data()), static_cast<std::streamsize>(variants[0].image->size()));
+          .write(reinterpret_cast<const char *>(variants[0].image->data()),
+                 static_cast<std::streamsize>(variants[0].image->size()));
       measure_loading(options, pattern, report);
       std::filesystem::remove(pattern);
     } else if (!options.model.empty()) {

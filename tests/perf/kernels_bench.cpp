@@ -72,6 +72,7 @@ class Samples {
     speeds_.push_back(bytes / (now() - start) * 1e-9);
   }
   double percentile_90() {
+    if (speeds_.empty()) return 0;
     std::sort(speeds_.begin(), speeds_.end());
     return speeds_[speeds_.size() * 9 / 10];
   }
@@ -238,7 +239,8 @@ int main(int argc, char **argv) {
   s.rounds = static_cast<int>(number("rounds", 3));
   ThreadPool pool(static_cast<int>(number("threads", 2)));
 
-  const size_t mapped = s.bytes + (size_t{1} << 20);
+  // at least the largest matrix, the head in f32
+  const size_t mapped = std::max(s.bytes, size_t{65536} * 4 * static_cast<size_t>(s.width)) + (size_t{1} << 20);
   void *data = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) return std::fprintf(stderr, "no memory\n"), 1;
   std::memset(data, 0x3c, mapped);  // a usual number in every format

@@ -140,9 +140,9 @@ double Subject::decode_bytes(int rows) const {
 
 double Subject::prefill_flop(int tokens) const {
   double layers = info_.layers, width = info_.width, ffn = info_.ffn_width;
-  double elements = layers * (4 * width * width + 2 * width * ffn +
-                              2 * width * (info_.rank_w + info_.rank_a + info_.rank_g)) +
-                    (layers - 1) * 2 * width * info_.rank_v;
+  double elements =
+      layers * (4 * width * width + 2 * width * ffn + 2 * width * (info_.rank_w + info_.rank_a + info_.rank_g)) +
+      (layers - 1) * 2 * width * info_.rank_v;
   return 2 * (elements + width * info_.vocab_size / tokens);
 }
 
@@ -184,7 +184,8 @@ LoadResult load_in_child(const Options &options, const std::string &path, int th
   close(pipe_ends[1]);
   std::string text;
   char part[4096];
-  for (ssize_t bytes; (bytes = read(pipe_ends[0], part, sizeof part)) > 0;) text.append(part, static_cast<size_t>(bytes));
+  for (ssize_t bytes; (bytes = read(pipe_ends[0], part, sizeof part)) > 0;)
+    text.append(part, static_cast<size_t>(bytes));
   close(pipe_ends[0]);
   int status = 0;
   waitpid(child, &status, 0);

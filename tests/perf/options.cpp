@@ -15,9 +15,12 @@ Options parse_options(int argc, char **argv) {
   cxxopts::Options parser("bench", "Speed of libwkv beside the roofs of the machine, measured in the same minutes.");
   cxxopts::OptionAdder add = parser.add_options();
   add("model", "checkpoint to measure", cxxopts::value(options.model));
-  add("random", "random weights of a released shape: 0.1B 0.4B 1.5B 2.9B 7.2B, or tiny", cxxopts::value(options.random));
-  add("type", "type of the random matrices: F32 F16 BF16 Q8 (Q8_0) Q4 (Q4_0)", cxxopts::value(type)->default_value("F16"));
-  add("zeros", "shares of zeros after the squared ReLU, each its own decode row: 0,0.88 (default 0)", cxxopts::value(options.zeros));
+  add("random", "random weights of a released shape: 0.1B 0.4B 1.5B 2.9B 7.2B, or tiny",
+      cxxopts::value(options.random));
+  add("type", "type of the random matrices: F32 F16 BF16 Q8 (Q8_0) Q4 (Q4_0)",
+      cxxopts::value(type)->default_value("F16"));
+  add("zeros", "shares of zeros after the squared ReLU, each its own decode row: 0,0.88 (default 0)",
+      cxxopts::value(options.zeros));
   add("threads", "thread counts (default 1,2)", cxxopts::value(options.threads));
   add("kernels", "kernel set by name", cxxopts::value(options.kernels));
   add("reproducible", "the reproducible mode", cxxopts::value(options.is_reproducible));
@@ -27,7 +30,8 @@ Options parse_options(int argc, char **argv) {
   add("batch", "rows of a batched decode", cxxopts::value(options.batch));
   add("repeat", "rounds (default 5); medians are shown", cxxopts::value(options.repeat));
   add("roof-mib", "memory read for the bandwidth roof", cxxopts::value(options.roof_mib));
-  add("file-load", "write the random model to a temporary file and measure loading it", cxxopts::value(options.file_load));
+  add("file-load", "write the random model to a temporary file and measure loading it",
+      cxxopts::value(options.file_load));
   add("neighbour", "also measure with one core taken by another process", cxxopts::value(options.neighbour));
   add("json", "results as JSON", cxxopts::value(options.json));
   add("load-child", "", cxxopts::value(options.load_child));
@@ -42,14 +46,16 @@ Options parse_options(int argc, char **argv) {
     if (options.threads.empty()) options.threads = {1, 2};
     std::string wrong;
     if (!types.contains(type)) wrong = std::string("no type is called ") + type;
-    if (options.load_child.empty() && options.model.empty() == options.random.empty()) wrong = "give --model or --random";
+    if (options.load_child.empty() && options.model.empty() == options.random.empty())
+      wrong = "give --model or --random";
     if (options.repeat < 1 || options.roof_mib < 1) wrong = "nothing to measure";
     for (int threads : options.threads)
       if (threads < 1) wrong = "a thread count below 1";
     for (double zeros : options.zeros)
       if (!(zeros >= 0 && zeros <= 1)) wrong = "zeros outside [0, 1]";
     if (!wrong.empty() || result.count("help")) {
-      std::fprintf(wrong.empty() ? stdout : stderr, "%s%s", wrong.empty() ? "" : (wrong + "\n").c_str(), parser.help().c_str());
+      std::fprintf(wrong.empty() ? stdout : stderr, "%s%s", wrong.empty() ? "" : (wrong + "\n").c_str(),
+                   parser.help().c_str());
       std::exit(wrong.empty() ? 0 : 2);
     }
     options.type = types.at(type);

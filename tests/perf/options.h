@@ -13,8 +13,8 @@ struct Options {
   std::string model;   // a checkpoint; or
   std::string random;  // the name of a shape
   wkv_type type = WKV_TYPE_F16;
-  std::vector<double> zeros;    // default 0
-  std::vector<int> threads;     // default 1, 2
+  std::vector<double> zeros;  // default 0
+  std::vector<int> threads;   // default 1, 2
   std::string kernels;
   bool is_reproducible = false;
   int chunk_tokens = 0;

@@ -4,10 +4,9 @@
 // Arguments: [table] [threads]. The roof is a loop on registers alone, run between the measurements of each kernel.
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <ctime>
 #include <random>
 #include <string>
 #include <thread>
@@ -23,7 +22,12 @@ using namespace libwkv::kernels;
 
 namespace {
 
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+// Processor time of this thread: what neighbours on the machine take of the core does not count.
+double seconds() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
 
 // ---- the roof: fused multiply-adds a second of one thread, in floating-point operations
 
@@ -81,53 +85,50 @@ double multiply_adds(const std::string &table, int64_t repeats) {
   return static_cast<double>(repeats) * 8 * 2;
 }
 
-// Runs body(thread) on all threads at once; wall seconds.
+// Runs body(thread) on all threads at once; body returns the operations it did. The sum of the threads' rates.
 template <class Body>
-double timed(int threads, const Body &body) {
+double rate_of(int threads, const Body &body) {
   std::atomic<int> ready{0};
-  std::atomic<bool> go{false};
+  std::vector<double> rates(threads);
+  const auto run = [&](int t) {
+    ++ready;
+    while (ready != threads) {
+    }
+    const double start = seconds();
+    const double flops = body(t);
+    rates[t] = flops / std::max(seconds() - start, 1e-9);
+  };
   std::vector<std::thread> others;
-  for (int t = 1; t < threads; ++t) {
-    others.emplace_back([&, t] {
-      ++ready;
-      while (!go) {
-      }
-      body(t);
-    });
-  }
-  while (ready != threads - 1) {
-  }
-  const double start = seconds();
-  go = true;
-  body(0);
+  for (int t = 1; t < threads; ++t) others.emplace_back(run, t);
+  run(0);
   for (std::thread &other : others) other.join();
-  return seconds() - start;
+  double sum = 0;
+  for (double rate : rates) sum += rate;
+  return sum;
 }
 
 double roof(const std::string &table, int threads) {  // operations a second, all threads
-  std::vector<double> flops(threads);
-  const int64_t repeats = 10000000;
-  const double time = timed(threads, [&](int t) { flops[t] = multiply_adds(table, repeats); });
-  double sum = 0;
-  for (double f : flops) sum += f;
-  return sum / time;
+  return rate_of(threads, [&](int) { return multiply_adds(table, 200000); });
 }
 
-// Median over rounds of body's rate divided by the mean of the roofs measured right before and after it.
+// The best of many short rounds over the best roof measured between them: neighbours on the machine can only make a
+// round slower, so the best ones are those without them. The median ratio of neighbouring rounds stands beside it.
 template <class Body>
-void report(const std::string &name, const Table &table, int threads, double flops_a_run, const Body &body) {
-  std::vector<double> shares;
-  double rate = 0;
-  for (int round = 0; round < 5; ++round) {
+void report(const std::string &name, const Table &table, int threads, const Body &body) {
+  std::vector<double> ratios;
+  double best = 0, best_roof = 0;
+  for (int round = 0; round < 100; ++round) {
     const double before = roof(table.name, threads);
-    const double time = timed(threads, body);
+    const double rate = rate_of(threads, body);
     const double after = roof(table.name, threads);
-    rate = flops_a_run / time;
-    shares.push_back(rate / ((before + after) / 2));
+    best = std::max(best, rate);
+    best_roof = std::max({best_roof, before, after});
+    ratios.push_back(rate / ((before + after) / 2));
   }
-  std::sort(shares.begin(), shares.end());
-  std::printf("%-8s %d  %-44s %6.1f %% of the roof (best %.1f), %.1f GFLOP/s\n", table.name, threads, name.c_str(),
-              100 * shares[2], 100 * shares[4], rate / 1e9);
+  std::sort(ratios.begin(), ratios.end());
+  std::printf("%-8s %d  %-44s %6.1f %% of the roof (median ratio %5.1f %%), best %6.1f of %6.1f GFLOP/s\n", table.name,
+              threads, name.c_str(), 100 * best / best_roof, 100 * ratios[ratios.size() / 2], best / 1e9,
+              best_roof / 1e9);
   std::fflush(stdout);
 }
 
@@ -169,17 +170,16 @@ void bench_multiply(const Table &table, Format format, Order order, int64_t outp
   std::snprintf(name, sizeof name, "%s %s %lld x %lld, %lld tokens, cut %lld", names[static_cast<int>(format)],
                 order == Order::rows ? "rows" : "columns", static_cast<long long>(outputs),
                 static_cast<long long>(inputs), static_cast<long long>(tokens), static_cast<long long>(cut));
-  const double flops = 2.0 * static_cast<double>(outputs * inputs * tokens);
-  const int64_t repeats = std::max<int64_t>(1, static_cast<int64_t>(8e9 * threads / flops));
-  report(name, table, threads, flops * static_cast<double>(repeats), [&](int thread) {
-    if (thread == 0) next = 0;
-    for (;;) {
-      const int64_t task = next.fetch_add(1);
-      const int64_t begin = task * cut % (outputs / cut * cut);
-      if (task >= outputs / cut * repeats) return;
-      table.multiply(&w, begin, std::min(begin + cut, outputs), x.data, x_stride, tokens, y.data, y_stride,
+  // A round goes on where the last one ended, so that weights are not warmer than in a model.
+  const double flops_a_cut = 2.0 * static_cast<double>(cut * inputs * tokens);
+  const int cuts_a_round = std::max(1, static_cast<int>(2e8 / flops_a_cut));
+  report(name, table, threads, [&](int thread) {
+    for (int i = 0; i < cuts_a_round; ++i) {
+      const int64_t begin = next.fetch_add(1) % (outputs / cut) * cut;
+      table.multiply(&w, begin, begin + cut, x.data, x_stride, tokens, y.data, y_stride,
                      scratch.data + static_cast<size_t>(thread) * floats);
     }
+    return flops_a_cut * cuts_a_round;
   });
 }
 
@@ -197,22 +197,16 @@ void bench_rest(const Table &table, int64_t width, int64_t tokens) {
   const Aligned state(width * head_size);
   const double layer_flops = 2.0 * 12 * static_cast<double>(width * width) * static_cast<double>(tokens);
   const auto line = [&](const char *name, const auto &body) {
-    std::vector<double> ratios, times;
-    for (int round = 0; round < 5; ++round) {
-      const double peak = roof(table.name, 1);
-      const int repeats = 8;
-      const double time = timed(1,
-                                [&](int) {
-                                  for (int i = 0; i < repeats; ++i) body();
-                                }) /
-                          repeats;
-      ratios.push_back(time / (layer_flops / peak));
-      times.push_back(time / static_cast<double>(tokens));
+    double best = 1e9, best_roof = 0;
+    for (int round = 0; round < 30; ++round) {
+      best_roof = std::max(best_roof, roof(table.name, 1));
+      const double start = seconds();
+      body();
+      const double time = seconds() - start;
+      best = std::min(best, time);
     }
-    std::sort(ratios.begin(), ratios.end());
-    std::sort(times.begin(), times.end());
     std::printf("%-8s 1  %-44s %6.2f %% of the time of a layer's products at the roof, %.0f ns a token\n", table.name,
-                name, 100 * ratios[2], times[2] * 1e9);
+                name, 100 * best / (layer_flops / best_roof), best / static_cast<double>(tokens) * 1e9);
     std::fflush(stdout);
   };
   line("wkv", [&] {

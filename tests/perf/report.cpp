@@ -3,13 +3,19 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <string_view>
 
 namespace libwkv::perf {
 namespace {
 
 std::string number(double value) {
   char text[32];
-  std::snprintf(text, sizeof text, value >= 1000 ? "%.0f" : value >= 100 ? "%.1f" : value >= 1 ? "%.2f" : "%.3f", value);
+  std::snprintf(text, sizeof text,
+                value >= 1000  ? "%.0f"
+                : value >= 100 ? "%.1f"
+                : value >= 1   ? "%.2f"
+                               : "%.3f",
+                value);
   return text;
 }
 
@@ -50,10 +56,10 @@ void Report::print_table() const {
                                      row.unit,
                                      number(*std::min_element(row.values.begin(), row.values.end())),
                                      number(*std::max_element(row.values.begin(), row.values.end()))};
-    if (row.work_unit.empty()) {
+    if (!row.work_unit) {
       line.insert(line.end(), {"", "", ""});
     } else {
-      bool is_bytes = row.work_unit == "MB";
+      bool is_bytes = std::string_view(row.work_unit) == "MB";
       line.push_back(number(row.work) + " " + row.work_unit);
       line.push_back(number(middle * row.work * (is_bytes ? 1e-3 : 1)) + (is_bytes ? " GB/s" : " GFLOP/s"));
       line.push_back(percent(median(row.shares)));
@@ -82,8 +88,12 @@ void Report::print_json() const {
   nlohmann::json results = nlohmann::json::array();
   for (const auto &key : order_) {
     const Row &row = rows_.at(key);
-    nlohmann::json one = {{"what", row.what}, {"threads", row.threads}, {"unit", row.unit}, {"median", median(row.values)}, {"values", row.values}};
-    if (!row.work_unit.empty()) {
+    nlohmann::json one = {{"what", row.what},
+                          {"threads", row.threads},
+                          {"unit", row.unit},
+                          {"median", median(row.values)},
+                          {"values", row.values}};
+    if (row.work_unit) {
       one["work_per_token"] = row.work;
       one["work_unit"] = row.work_unit;
       one["share_of_roof"] = median(row.shares);

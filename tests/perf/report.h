@@ -16,13 +16,13 @@ double median(std::vector<double> values);
 struct Row {
   std::string what;
   int threads = 0;
-  std::string unit;               // "tokens/s", "GB/s"
+  const char *unit = "";  // "tokens/s", "GB/s"
   std::vector<double> values;
-  std::string work_unit;          // what one token costs: "MB", "GFLOP"; empty: no roof
+  const char *work_unit = nullptr;  // what one token costs: "MB", "GFLOP"; NULL: no roof
   double work = 0;
-  std::vector<double> shares;     // of the roof, a round
-  std::string compared_with;      // another row
-  std::vector<double> ratios;     // to that row, a round
+  std::vector<double> shares;  // of the roof, a round
+  std::string compared_with;   // another row
+  std::vector<double> ratios;  // to that row, a round
 };
 
 class Report {

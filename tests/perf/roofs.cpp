@@ -28,7 +28,8 @@ using Reader = uint64_t (*)(const std::byte *memory, size_t streams, size_t byte
 
 #if defined(__x86_64__)
 template <size_t streams>
-TARGET("avx2") uint64_t read_avx2_streams(const std::byte *memory, size_t bytes, size_t prefetch) {
+TARGET("avx2")
+uint64_t read_avx2_streams(const std::byte *memory, size_t bytes, size_t prefetch) {
   __m256i sums[4] = {};
   for (size_t at = 0; at < bytes; at += group)
     for (size_t s = 0; s < streams; s++) {
@@ -46,7 +47,8 @@ TARGET("avx2") uint64_t read_avx2_streams(const std::byte *memory, size_t bytes,
 }
 
 template <size_t streams>
-TARGET("avx512f") uint64_t read_avx512_streams(const std::byte *memory, size_t bytes, size_t prefetch) {
+TARGET("avx512f")
+uint64_t read_avx512_streams(const std::byte *memory, size_t bytes, size_t prefetch) {
   __m512i sums[4] = {};
   for (size_t at = 0; at < bytes; at += group)
     for (size_t s = 0; s < streams; s++) {
@@ -54,7 +56,8 @@ TARGET("avx512f") uint64_t read_avx512_streams(const std::byte *memory, size_t b
       if (prefetch)
         for (size_t line = 0; line < group; line += 64)
           _mm_prefetch(reinterpret_cast<const char *>(p) + prefetch + line, _MM_HINT_T0);
-      for (size_t i = 0; i < group / 64; i++) sums[i % 4] = _mm512_add_epi64(sums[i % 4], _mm512_loadu_si512(p + i * 64));
+      for (size_t i = 0; i < group / 64; i++)
+        sums[i % 4] = _mm512_add_epi64(sums[i % 4], _mm512_loadu_si512(p + i * 64));
     }
   uint64_t words[8], total = 0;
   _mm512_storeu_si512(words, _mm512_add_epi64(_mm512_add_epi64(sums[0], sums[1]), _mm512_add_epi64(sums[2], sums[3])));
@@ -64,18 +67,26 @@ TARGET("avx512f") uint64_t read_avx512_streams(const std::byte *memory, size_t b
 
 uint64_t read_avx2(const std::byte *memory, size_t streams, size_t bytes, size_t prefetch) {
   switch (streams) {
-    case 1: return read_avx2_streams<1>(memory, bytes, prefetch);
-    case 2: return read_avx2_streams<2>(memory, bytes, prefetch);
-    case 4: return read_avx2_streams<4>(memory, bytes, prefetch);
-    default: return read_avx2_streams<8>(memory, bytes, prefetch);
+    case 1:
+      return read_avx2_streams<1>(memory, bytes, prefetch);
+    case 2:
+      return read_avx2_streams<2>(memory, bytes, prefetch);
+    case 4:
+      return read_avx2_streams<4>(memory, bytes, prefetch);
+    default:
+      return read_avx2_streams<8>(memory, bytes, prefetch);
   }
 }
 uint64_t read_avx512(const std::byte *memory, size_t streams, size_t bytes, size_t prefetch) {
   switch (streams) {
-    case 1: return read_avx512_streams<1>(memory, bytes, prefetch);
-    case 2: return read_avx512_streams<2>(memory, bytes, prefetch);
-    case 4: return read_avx512_streams<4>(memory, bytes, prefetch);
-    default: return read_avx512_streams<8>(memory, bytes, prefetch);
+    case 1:
+      return read_avx512_streams<1>(memory, bytes, prefetch);
+    case 2:
+      return read_avx512_streams<2>(memory, bytes, prefetch);
+    case 4:
+      return read_avx512_streams<4>(memory, bytes, prefetch);
+    default:
+      return read_avx512_streams<8>(memory, bytes, prefetch);
   }
 }
 
@@ -142,12 +153,15 @@ double timed(int threads, const Body &body) {
         body(static_cast<int>(t));
         ends[t] = Clock::now();
       };
-      if (t < threads) running.emplace_back(work);
-      else work();
+      if (t < threads)
+        running.emplace_back(work);
+      else
+        work();
     }
   }
   return std::chrono::duration<double>(*std::max_element(ends.begin(), ends.end()) -
-                                       *std::min_element(begins.begin(), begins.end())).count();
+                                       *std::min_element(begins.begin(), begins.end()))
+      .count();
 }
 
 }  // namespace
@@ -159,8 +173,10 @@ Roofs::Roofs(size_t read_bytes) : memory_(read_bytes + (size_t{1} << 20)) {
 double Roofs::read_bandwidth(int threads) {
   Reader reader = read_plain;
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) reader = read_avx512;
-  else if (__builtin_cpu_supports("avx2")) reader = read_avx2;
+  if (__builtin_cpu_supports("avx512f"))
+    reader = read_avx512;
+  else if (__builtin_cpu_supports("avx2"))
+    reader = read_avx2;
 #endif
   size_t readable = memory_.size() - (size_t{1} << 20);
   double best = 0;
@@ -172,7 +188,8 @@ double Roofs::read_bandwidth(int threads) {
       size_t stream_bytes = readable / static_cast<size_t>(threads) / streams / group * group;
       if (stream_bytes < group) continue;
       double seconds = timed(threads, [&](int t) {
-        sink += reader(memory_.data() + static_cast<size_t>(t) * streams * stream_bytes, streams, stream_bytes, prefetch);
+        sink +=
+            reader(memory_.data() + static_cast<size_t>(t) * streams * stream_bytes, streams, stream_bytes, prefetch);
       });
       double rate = static_cast<double>(stream_bytes * streams * static_cast<size_t>(threads)) / seconds * 1e-9;
       best = std::max(best, rate);
@@ -189,7 +206,8 @@ double Roofs::fma_peak(int threads) const {
   std::vector<Way> ways;
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f")) ways.push_back({multiply_add_avx512, fma_chains * 16 * 2.0});
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) ways.push_back({multiply_add_avx2, fma_chains * 8 * 2.0});
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    ways.push_back({multiply_add_avx2, fma_chains * 8 * 2.0});
 #endif
   if (ways.empty()) ways.push_back({multiply_add_plain, plain_lanes * 2.0});
   double best = 0;

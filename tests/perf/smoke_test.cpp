@@ -22,8 +22,11 @@ std::string output_of(const std::string &arguments, int &status) {
 TEST(Bench, reports_every_row_as_json) {
   for (const char *type : {"F32", "F16", "BF16", "Q8_0", "Q4_0"}) {
     int status;
-    std::string text = output_of(std::string("--random tiny --zeros 0,0.88 --threads 1,2 --decode 4 --prefill 8,40 --batch 3 "
-                                             "--repeat 2 --roof-mib 8 --file-load --neighbour --json --type ") + type, status);
+    std::string text =
+        output_of(std::string("--random tiny --zeros 0,0.88 --threads 1,2 --decode 4 --prefill 8,40 --batch 3 "
+                              "--repeat 2 --roof-mib 8 --file-load --neighbour --json --type ") +
+                      type,
+                  status);
     ASSERT_EQ(status, 0) << type;
     nlohmann::json report = nlohmann::json::parse(text);
     std::set<std::string> rows;
@@ -37,9 +40,11 @@ TEST(Bench, reports_every_row_as_json) {
         EXPECT_GT(row.at("share_of_roof").get<double>(), 0) << row;
       }
     }
-    for (const char *what : {"load to first logits", "peak memory", "read, best of 1 to 8 streams", "decode",
-                             "decode, 88 % zeros", "decode, 3 rows", "multiply-add, float32", "prefill 8", "prefill 40"})
-      for (const char *threads : {" 1", " 2"}) EXPECT_TRUE(rows.contains(std::string(what) + threads)) << what << threads;
+    for (const char *what :
+         {"load to first logits", "peak memory", "read, best of 1 to 8 streams", "decode", "decode, 88 % zeros",
+          "decode, 3 rows", "multiply-add, float32", "prefill 8", "prefill 40"})
+      for (const char *threads : {" 1", " 2"})
+        EXPECT_TRUE(rows.contains(std::string(what) + threads)) << what << threads;
     EXPECT_TRUE(rows.contains("decode, one core taken 2"));
     EXPECT_TRUE(rows.contains("prefill 40, one core taken 2"));
     EXPECT_FALSE(report.at("facts").at("kernels").get<std::string>().empty());
@@ -47,8 +52,8 @@ TEST(Bench, reports_every_row_as_json) {
 }
 
 TEST(Bench, refuses_what_it_cannot_measure) {
-  for (const char *arguments : {"", "--random 3B", "--random tiny --type Q3", "--model /nowhere.gguf", "--random tiny --threads 0",
-                                "--random tiny --zeros 2", "--no-such-option"}) {
+  for (const char *arguments : {"", "--random 3B", "--random tiny --type Q3", "--model /nowhere.gguf",
+                                "--random tiny --threads 0", "--random tiny --zeros 2", "--no-such-option"}) {
     int status;
     output_of(arguments, status);
     EXPECT_NE(status, 0) << arguments;

@@ -85,9 +85,11 @@ TEST_F(Caches, every_part_can_be_carried_over) {
   for (int32_t layer = 0; layer < random_.info.layers; layer++)
     for (wkv_state_part part = 0; part < 3; part++) {
       std::vector<float> values(part_size(random_.info, part));
-      WKV_ASSERT_STATUS(WKV_OK, wkv_cache_read_state(source, layer, part, values.data(), values.size(), &failure_), failure_);
+      WKV_ASSERT_STATUS(WKV_OK, wkv_cache_read_state(source, layer, part, values.data(), values.size(), &failure_),
+                        failure_);
       EXPECT_GT(largest_magnitude(values), 0);
-      WKV_ASSERT_STATUS(WKV_OK, wkv_cache_write_state(target, layer, part, values.data(), values.size(), &failure_), failure_);
+      WKV_ASSERT_STATUS(WKV_OK, wkv_cache_write_state(target, layer, part, values.data(), values.size(), &failure_),
+                        failure_);
     }
   Snapshot a = snapshot_of(random_.info, source), b = snapshot_of(random_.info, target);
   for (int part = 0; part < 3; part++) EXPECT_EQ(a.parts[part], b.parts[part]);
@@ -104,9 +106,11 @@ TEST_F(Caches, a_write_stays_in_its_place) {
       Snapshot expected = snapshot_of(random_.info, cache);
       size_t size = part_size(random_.info, part);
       std::vector<float> values(size);
-      for (size_t i = 0; i < size; i++) values[i] = static_cast<float>(i) + 0.25f + static_cast<float>(layer * 3 + part) * 100000.0f;
+      for (size_t i = 0; i < size; i++)
+        values[i] = static_cast<float>(i) + 0.25f + static_cast<float>(layer * 3 + part) * 100000.0f;
       WKV_ASSERT_STATUS(WKV_OK, wkv_cache_write_state(cache, layer, part, values.data(), size, &failure_), failure_);
-      std::copy(values.begin(), values.end(), expected.parts[part].begin() + static_cast<ptrdiff_t>(static_cast<size_t>(layer) * size));
+      std::copy(values.begin(), values.end(),
+                expected.parts[part].begin() + static_cast<ptrdiff_t>(static_cast<size_t>(layer) * size));
       EXPECT_TRUE(snapshot_of(random_.info, cache) == expected) << "layer " << layer << " part " << part;
     }
 }
@@ -122,7 +126,8 @@ TEST_F(Caches, refuse_values_that_are_no_numbers) {
       for (size_t place : {size_t{0}, values.size() / 2, values.size() - 1}) {
         std::vector<float> damaged = values;
         damaged[place] = bad;
-        WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_write_state(cache, 1, part, damaged.data(), damaged.size(), &failure_), failure_);
+        WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_write_state(cache, 1, part, damaged.data(), damaged.size(), &failure_),
+                          failure_);
         EXPECT_TRUE(snapshot_of(random_.info, cache) == before) << "part " << part << " place " << place;
       }
     }
@@ -143,8 +148,10 @@ TEST_F(Caches, refuse_wrong_sizes_layers_and_parts) {
     WKV_EXPECT_STATUS(WKV_OK, wkv_cache_read_state(cache, 0, part, values.data(), size + 1, &failure_), failure_);
     EXPECT_EQ(values[size], 7.0f) << "written behind the part";
     for (int32_t layer : {-1, 3, INT32_MAX, INT32_MIN}) {
-      WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_write_state(cache, layer, part, values.data(), size, &failure_), failure_);
-      WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_read_state(cache, layer, part, values.data(), size, &failure_), failure_);
+      WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_write_state(cache, layer, part, values.data(), size, &failure_),
+                        failure_);
+      WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_read_state(cache, layer, part, values.data(), size, &failure_),
+                        failure_);
     }
     WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_write_state(cache, 0, part, nullptr, size, &failure_), failure_);
     WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_read_state(cache, 0, part, nullptr, size, &failure_), failure_);
@@ -153,8 +160,10 @@ TEST_F(Caches, refuse_wrong_sizes_layers_and_parts) {
   }
   std::vector<float> values(1 << 16);
   for (wkv_state_part part : {-1, 3, INT32_MAX}) {
-    WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_read_state(cache, 0, part, values.data(), values.size(), &failure_), failure_);
-    WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_write_state(cache, 0, part, values.data(), values.size(), &failure_), failure_);
+    WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_read_state(cache, 0, part, values.data(), values.size(), &failure_),
+                      failure_);
+    WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_write_state(cache, 0, part, values.data(), values.size(), &failure_),
+                      failure_);
   }
   EXPECT_TRUE(snapshot_of(random_.info, cache) == before);
 }

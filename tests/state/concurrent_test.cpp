@@ -24,8 +24,8 @@ TEST(Concurrent, caches_of_one_model_do_not_meet) {
     Cache cache, fork;
     if (wkv_cache_create(random.model, nullptr, cache.out(), nullptr) != WKV_OK) return;
     for (int round = 0; round < rounds; round++) {
-      std::vector<int32_t> tokens =
-          random_tokens(static_cast<size_t>(1 + (round * 5 + thread) % 9), random.info.vocab_size, static_cast<uint64_t>(thread * 100 + round));
+      std::vector<int32_t> tokens = random_tokens(static_cast<size_t>(1 + (round * 5 + thread) % 9),
+                                                  random.info.vocab_size, static_cast<uint64_t>(thread * 100 + round));
       std::vector<float> logits(vocab_size * 2);
       if (wkv_cache_step(cache, tokens.data(), tokens.size(), logits.data(), vocab_size, nullptr) != WKV_OK) return;
       if (wkv_cache_copy(cache, fork.out(), nullptr) != WKV_OK) return;
@@ -103,7 +103,9 @@ TEST(Concurrent, a_cache_in_use_is_busy) {
   if (met && running) {
     Failure failure;
     Cache copy;
-    auto refused = [&](wkv_status found) { EXPECT_TRUE(found == WKV_BUSY || !running) << found << " " << failure.message; };
+    auto refused = [&](wkv_status found) {
+      EXPECT_TRUE(found == WKV_BUSY || !running) << found << " " << failure.message;
+    };
     refused(wkv_cache_copy(busy, copy.out(), &failure));
     refused(wkv_cache_write_state(busy, 0, WKV_STATE_WKV, values.data(), values.size(), &failure));
     refused(wkv_cache_assign(target, busy, &failure));

@@ -29,7 +29,7 @@ TEST(Lifetime, a_cache_keeps_its_model) {
 }
 
 TEST(Lifetime, of_samplers_generations_and_tokenizers_is_their_own) {
-  std::filesystem::path path = golden_directory("rnd_a") / "weights/rnd_a.F32.gguf";
+  std::filesystem::path path = exact_weights("rnd_a");
   Model model = load_model(path, two_threads());
   Cache cache = create_cache(model);
   Sampler sampler;
@@ -75,7 +75,8 @@ TEST(MemoryCount, comes_back_to_the_weights) {
       caches.push_back(create_cache(random.model));
       EXPECT_EQ(memory_of(random.model).caches_bytes, static_cast<uint64_t>(i + 1) * random.info.state_bytes);
     }
-    for (Cache &cache : caches) step(random.info, random.model, cache, random_tokens(40, random.info.vocab_size, 1), true);
+    for (Cache &cache : caches)
+      step(random.info, random.model, cache, random_tokens(40, random.info.vocab_size, 1), true);
     wkv_memory_info busy = memory_of(random.model);
     EXPECT_EQ(busy.total_bytes, busy.weights_bytes + busy.caches_bytes + busy.workspace_bytes);
     EXPECT_GE(busy.total_peak_bytes, busy.total_bytes);
@@ -184,7 +185,8 @@ TEST(MemoryLimit, holds_for_steps) {
     std::vector<float> logits(400 * static_cast<size_t>(info.vocab_size));
     for (size_t count : {400, 100, 10, 1}) {
       Snapshot before = snapshot_of(info, cache);
-      wkv_step_item item = make_item(cache, std::span(tokens).first(count), logits.data(), logits.size(), WKV_STEP_ALL_LOGITS);
+      wkv_step_item item =
+          make_item(cache, std::span(tokens).first(count), logits.data(), logits.size(), WKV_STEP_ALL_LOGITS);
       status = wkv_model_step(model, &item, 1, &failure);
       EXPECT_TRUE(status == WKV_OK || status == WKV_OUT_OF_MEMORY) << status << " " << failure.message;
       if (status != WKV_OK) {
@@ -200,7 +202,8 @@ TEST(MemoryLimit, below_the_weights_refuses_the_model) {
   wkv_model_options options = two_threads(image.size() / 2);
   wkv_model *model = nullptr;
   Failure failure;
-  WKV_EXPECT_STATUS(WKV_OUT_OF_MEMORY, wkv_model_load_memory(image.data(), image.size(), &options, &model, &failure), failure);
+  WKV_EXPECT_STATUS(WKV_OUT_OF_MEMORY, wkv_model_load_memory(image.data(), image.size(), &options, &model, &failure),
+                    failure);
   EXPECT_EQ(model, nullptr);
 }
 

@@ -46,14 +46,15 @@ std::vector<Row> make_rows(const RandomModel &random, size_t count, uint64_t see
     row.cache = create_cache(random.model);
     if (!row.history.empty()) step(random.info, random.model, row.cache, row.history);
     if (row.wants_logits)
-      row.logits.assign(static_cast<size_t>(random.info.vocab_size) * (row.wants_all ? std::max<size_t>(length, 1) : 1), -1e30f);
+      row.logits.assign(static_cast<size_t>(random.info.vocab_size) * (row.wants_all ? std::max<size_t>(length, 1) : 1),
+                        -1e30f);
   }
   return rows;
 }
 
 wkv_step_item item_of(Row &row) {
-  wkv_step_item item = make_item(row.cache, row.tokens, row.wants_logits ? row.logits.data() : nullptr, row.logits.size(),
-                                 row.wants_all ? static_cast<uint32_t>(WKV_STEP_ALL_LOGITS) : 0u);
+  wkv_step_item item = make_item(row.cache, row.tokens, row.wants_logits ? row.logits.data() : nullptr,
+                                 row.logits.size(), row.wants_all ? static_cast<uint32_t>(WKV_STEP_ALL_LOGITS) : 0u);
   item.sampler = row.samples ? row.sampler.get() : nullptr;
   item.next_token = row.samples ? &row.next_token : nullptr;
   item.status = 99;
@@ -69,7 +70,8 @@ void check_rows(RandomModel &random, size_t count, uint64_t seed, bool decode_on
   WKV_ASSERT_STATUS(WKV_OK, wkv_model_step(random.model, items.data(), items.size(), &failure), failure);
   for (size_t i = 0; i < count; i++) {
     Row &a = together[i], &b = alone[i];
-    std::string what = std::to_string(count) + " rows, row " + std::to_string(i) + " of " + std::to_string(a.tokens.size());
+    std::string what =
+        std::to_string(count) + " rows, row " + std::to_string(i) + " of " + std::to_string(a.tokens.size());
     EXPECT_EQ(items[i].status, WKV_OK) << what;
     if (a.tokens.empty()) {
       EXPECT_EQ(a.next_token, -7) << what << ": an empty row was sampled";
@@ -97,9 +99,10 @@ void check_rows(RandomModel &random, size_t count, uint64_t seed, bool decode_on
     Sampler outside = create_sampler(seed + i);
     int32_t token = -1;
     size_t vocab_size = static_cast<size_t>(random.info.vocab_size);
-    WKV_EXPECT_STATUS(WKV_OK,
-                      wkv_sampler_sample(outside, a.logits.data() + a.logits.size() - vocab_size, vocab_size, &token, &failure),
-                      failure);
+    WKV_EXPECT_STATUS(
+        WKV_OK,
+        wkv_sampler_sample(outside, a.logits.data() + a.logits.size() - vocab_size, vocab_size, &token, &failure),
+        failure);
     EXPECT_EQ(a.next_token, token) << what;
   }
 }
@@ -160,7 +163,8 @@ TEST(Batch, of_hundreds_of_rows) {
   for (size_t i = 0; i < rows; i += 61) {
     Cache alone = create_cache(random.model);
     std::vector<float> expected = step(random.info, random.model, alone, std::span(tokens).subspan(i, 1));
-    EXPECT_EQ(std::memcmp(expected.data(), logits.data() + i * vocab_size, vocab_size * sizeof(float)), 0) << "row " << i;
+    EXPECT_EQ(std::memcmp(expected.data(), logits.data() + i * vocab_size, vocab_size * sizeof(float)), 0)
+        << "row " << i;
   }
 }
 

@@ -15,6 +15,11 @@ struct Setting {
 
 class Prompts : public testing::TestWithParam<Setting> {
  protected:
+  void SetUp() override {
+    std::vector<std::string> usable = usable_kernels();
+    if (GetParam().kernels && std::find(usable.begin(), usable.end(), GetParam().kernels) == usable.end())
+      GTEST_SKIP() << GetParam().kernels << " kernels do not run on this machine";
+  }
   wkv_model_options options(int32_t threads, int32_t chunk) const {
     wkv_model_options options = default_options();
     options.threads = threads;
@@ -140,10 +145,11 @@ TEST_P(Prompts, repeat_to_the_bit) {
 }
 
 constexpr Setting settings[] = {
-    {WKV_TYPE_F32, false, nullptr},  {WKV_TYPE_F16, false, nullptr},  {WKV_TYPE_BF16, false, nullptr},
-    {WKV_TYPE_Q8, false, nullptr},   {WKV_TYPE_Q4, false, nullptr},   {WKV_TYPE_F32, true, nullptr},
-    {WKV_TYPE_F16, true, nullptr},   {WKV_TYPE_Q8, true, nullptr},    {WKV_TYPE_Q4, true, nullptr},
-    {WKV_TYPE_F32, false, "scalar"}, {WKV_TYPE_Q4, true, "scalar"},
+    {WKV_TYPE_F32, false, nullptr},  {WKV_TYPE_F16, false, nullptr}, {WKV_TYPE_BF16, false, nullptr},
+    {WKV_TYPE_Q8, false, nullptr},   {WKV_TYPE_Q4, false, nullptr},  {WKV_TYPE_F32, true, nullptr},
+    {WKV_TYPE_F16, true, nullptr},   {WKV_TYPE_Q8, true, nullptr},   {WKV_TYPE_Q4, true, nullptr},
+    {WKV_TYPE_F32, false, "scalar"}, {WKV_TYPE_Q4, true, "scalar"},  {WKV_TYPE_F32, true, "avx2"},
+    {WKV_TYPE_BF16, false, "avx2"},  {WKV_TYPE_Q8, false, "avx2"},   {WKV_TYPE_Q4, false, "avx2"},
 };
 INSTANTIATE_TEST_SUITE_P(step, Prompts, testing::ValuesIn(settings), [](const auto &test) {
   return type_name(test.param.type) + (test.param.reproducible ? "_reproducible" : "") +

@@ -77,7 +77,8 @@ TEST_F(Refusals, token_outside_the_vocabulary) {
     expect(WKV_INVALID, {item_a(), item}, 1, std::to_string(bad));
     expect(WKV_INVALID, {item, item_a()}, 0, "517");
     Failure failure;
-    WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_step(a_, tokens.data(), 3, logits_a_.data(), logits_a_.size(), &failure), failure);
+    WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_step(a_, tokens.data(), 3, logits_a_.data(), logits_a_.size(), &failure),
+                      failure);
     EXPECT_NE(std::string(failure.message).find(std::to_string(bad)), std::string::npos) << failure.message;
     EXPECT_NE(std::string(failure.message).find("517"), std::string::npos) << failure.message;
     expect_untouched();
@@ -94,7 +95,8 @@ TEST_F(Refusals, logits_buffer_too_small) {
   item.logits_count = vocab();
   expect(WKV_INVALID, {item, item_a()}, 0);
   Failure failure;
-  WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_step(a_, tokens_.data(), 2, logits_a_.data(), vocab() - 1, &failure), failure);
+  WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_step(a_, tokens_.data(), 2, logits_a_.data(), vocab() - 1, &failure),
+                    failure);
   WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_step(a_, tokens_.data(), 2, logits_a_.data(), 0, &failure), failure);
   expect_untouched();
 }
@@ -113,7 +115,8 @@ TEST_F(Refusals, counts_that_cannot_be) {
   std::vector<wkv_step_item> items = {item_a(), item_b()};
   Failure failure;
   WKV_EXPECT_STATUS(WKV_INVALID, wkv_model_step(random_.model, items.data(), 65537, &failure), failure);
-  WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_step(a_, tokens_.data(), 0, logits_a_.data(), logits_a_.size(), &failure), failure);
+  WKV_EXPECT_STATUS(WKV_INVALID, wkv_cache_step(a_, tokens_.data(), 0, logits_a_.data(), logits_a_.size(), &failure),
+                    failure);
   expect_untouched();
 }
 

@@ -128,8 +128,8 @@ inline Snapshot snapshot_of(const wkv_model_info &info, wkv_cache *cache) {
     snapshot.parts[part].resize(size * static_cast<size_t>(info.layers));
     for (int32_t layer = 0; layer < info.layers; layer++) {
       Failure failure;
-      EXPECT_EQ(wkv_cache_read_state(cache, layer, part, snapshot.parts[part].data() + static_cast<size_t>(layer) * size,
-                                     size, &failure),
+      EXPECT_EQ(wkv_cache_read_state(cache, layer, part,
+                                     snapshot.parts[part].data() + static_cast<size_t>(layer) * size, size, &failure),
                 WKV_OK)
           << failure.message;
     }

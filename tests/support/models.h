@@ -16,10 +16,12 @@ inline constexpr Shape odd_shape{3, 96, 32, 320, 517, 24, 20, 12, 36};
 
 // A model and the memory that it reads.
 struct RandomModel {
-  RandomModel(const Shape &shape, wkv_type type, const wkv_model_options &options, uint64_t seed = 1, double zeros = 0.5)
+  RandomModel(const Shape &shape, wkv_type type, const wkv_model_options &options, uint64_t seed = 1,
+              double zeros = 0.5)
       : image(random_gguf(shape, type, zeros, seed, 1)) {
     Failure failure;
-    EXPECT_EQ(wkv_model_load_memory(image.data(), image.size(), &options, model.out(), &failure), WKV_OK) << failure.message;
+    EXPECT_EQ(wkv_model_load_memory(image.data(), image.size(), &options, model.out(), &failure), WKV_OK)
+        << failure.message;
     if (model) info = info_of(model);
   }
   Image image;  // goes after the model
@@ -27,12 +29,12 @@ struct RandomModel {
   wkv_model_info info{};
 };
 
-// The bound for results of one model in two orders of summation: both are within tolerance of the true value, and the
-// noise grows with the largest value as the golden models' does (rnd_d, the widest of them: 3e-7 of the largest logit,
-// 2e-6 of the largest state value).
+// The bound for results of one model in two orders of summation: each is within tolerance of the true value. Shares of
+// the largest value, from the golden models' noise in random orders of summation (data/row_noise.json: up to 2e-6 of
+// the largest logit in rows of ordinary conditioning, 1.1e-5 at worst).
 inline double order_tolerance(std::span<const float> reference, Quantity quantity) {
-  double share = quantity == Quantity::logits ? 4e-7 : quantity == Quantity::wkv ? 2e-6 : 4e-7;
-  return 2 * 4 * share * largest_magnitude(reference);
+  double share = quantity == Quantity::wkv ? 2e-6 : 1e-6;
+  return 2 * 3 * share * largest_magnitude(reference);
 }
 
 inline void expect_near(const Snapshot &a, const Snapshot &b, const std::string &what) {
@@ -40,7 +42,7 @@ inline void expect_near(const Snapshot &a, const Snapshot &b, const std::string 
   EXPECT_EQ(a.last_token, b.last_token) << what;
   for (wkv_state_part part = 0; part < 3; part++)
     EXPECT_LE(largest_difference(a.parts[part], b.parts[part]),
-              order_tolerance(b.parts[part], part == WKV_STATE_WKV ? Quantity::wkv : Quantity::shift))
+              order_tolerance(b.parts[part], part == WKV_STATE_WKV ? Quantity::wkv : Quantity::att_shift))
         << what << " part " << part;
 }
 

@@ -73,10 +73,14 @@ enum class GgmlType : uint32_t { f32 = 0, f16 = 1, q4_0 = 2, q8_0 = 8, bf16 = 30
 inline size_t row_bytes(GgmlType type, int64_t inputs) {
   size_t n = static_cast<size_t>(inputs);
   switch (type) {
-    case GgmlType::f32: return n * 4;
-    case GgmlType::q8_0: return n / 32 * 34;
-    case GgmlType::q4_0: return n / 32 * 18;
-    default: return n * 2;
+    case GgmlType::f32:
+      return n * 4;
+    case GgmlType::q8_0:
+      return n / 32 * 34;
+    case GgmlType::q4_0:
+      return n / 32 * 18;
+    default:
+      return n * 2;
   }
 }
 
@@ -90,7 +94,7 @@ enum class Fill {
 struct Tensor {
   std::string name;
   GgmlType type;
-  int64_t inputs, rows;        // ne[0], and the product of the others
+  int64_t inputs, rows;          // ne[0], and the product of the others
   std::vector<int64_t> extents;  // as written
   Fill fill;
   double a, b;
@@ -119,7 +123,7 @@ struct Random {
   }
   // (bits & keep) | set over 32-bit words
   void fill(std::byte *target, size_t bytes, uint32_t keep, uint32_t set) {
-    for (; bytes; ) {
+    for (; bytes;) {
       next();
       std::array<uint32_t, lanes> words;
       for (size_t i = 0; i < lanes; i++) words[i] = (state[i] & keep) | set;
@@ -148,7 +152,8 @@ inline void fill_row(const Tensor &tensor, std::byte *row, double size, int sign
   uint32_t sign_bit = sign < 0 ? 1u : 0u;
   switch (tensor.type) {
     case GgmlType::f32:
-      random.fill(row, bytes, sign ? 0x007fffffu : 0x807fffffu, static_cast<uint32_t>(exponent + 127) << 23 | sign_bit << 31);
+      random.fill(row, bytes, sign ? 0x007fffffu : 0x807fffffu,
+                  static_cast<uint32_t>(exponent + 127) << 23 | sign_bit << 31);
       break;
     case GgmlType::f16: {
       uint32_t set = static_cast<uint32_t>(exponent + 15) << 10 | sign_bit << 15;
@@ -186,7 +191,8 @@ inline void fill_rows(const Tensor &tensor, std::byte *data, int64_t begin, int6
       fill_row(tensor, row, tensor.a, random.unit() < tensor.b ? -1 : 1, random);
     } else {
       for (int64_t i = 0; i < tensor.inputs; i++) {
-        float value = static_cast<float>(tensor.fill == Fill::constant ? tensor.a : tensor.a + (tensor.b - tensor.a) * random.unit());
+        float value = static_cast<float>(
+            tensor.fill == Fill::constant ? tensor.a : tensor.a + (tensor.b - tensor.a) * random.unit());
         std::memcpy(row + static_cast<size_t>(i) * sizeof value, &value, sizeof value);
       }
     }
@@ -196,7 +202,9 @@ inline void fill_rows(const Tensor &tensor, std::byte *data, int64_t begin, int6
 struct Header {
   std::string bytes;
   template <class T>
-  void put(T value) { bytes.append(reinterpret_cast<const char *>(&value), sizeof value); }
+  void put(T value) {
+    bytes.append(reinterpret_cast<const char *>(&value), sizeof value);
+  }
   void text(std::string_view value) {
     put<uint64_t>(value.size());
     bytes.append(value);
@@ -223,8 +231,14 @@ inline std::vector<Tensor> tensors_of(const Shape &s, wkv_type type, double zero
     list.push_back({std::move(name), GgmlType::f32, s.width, 1, {s.width}, fill, a, b});
   };
   auto product = [&](std::string name, GgmlType t, int64_t outputs, int64_t inputs, double gain) {
-    list.push_back({std::move(name), t, inputs, outputs, {inputs, outputs}, Fill::spread,
-                    gain / std::sqrt(static_cast<double>(inputs)), 0});
+    list.push_back({std::move(name),
+                    t,
+                    inputs,
+                    outputs,
+                    {inputs, outputs},
+                    Fill::spread,
+                    gain / std::sqrt(static_cast<double>(inputs)),
+                    0});
   };
   list.push_back({"token_embd.weight", matrix, s.width, s.vocab_size, {s.width, s.vocab_size}, Fill::spread, 0.5, 0});
   vector("token_embd_norm.weight", Fill::constant, 1);
@@ -235,7 +249,8 @@ inline std::vector<Tensor> tensors_of(const Shape &s, wkv_type type, double zero
     vector(blk + "attn_norm.bias", Fill::uniform, -0.1, 0.1);
     vector(blk + "attn_norm_2.weight", Fill::constant, 0x1p-5);
     vector(blk + "attn_norm_2.bias", Fill::constant, 0x1p-5);
-    list.push_back({blk + "time_mix_lerp_fused.weight", GgmlType::f32, s.width, 6, {s.width, 1, 1, 6}, Fill::uniform, 0, 1});
+    list.push_back(
+        {blk + "time_mix_lerp_fused.weight", GgmlType::f32, s.width, 6, {s.width, 1, 1, 6}, Fill::uniform, 0, 1});
     vector(blk + "time_mix_w0.weight", Fill::uniform, -4, 1);
     vector(blk + "time_mix_a0.weight", Fill::uniform, -1, 1);
     vector(blk + "time_mix_k_k.weight", Fill::uniform, 0.6, 1);
@@ -258,8 +273,14 @@ inline std::vector<Tensor> tensors_of(const Shape &s, wkv_type type, double zero
       product(blk + "time_mix_" + name + ".weight", matrix, s.width, s.width, 1);
     product(blk + "time_mix_output.weight", matrix, s.width, s.width, 0.4);
     vector(blk + "channel_mix_lerp_k.weight", Fill::uniform, 0, 1);
-    list.push_back({blk + "channel_mix_key.weight", matrix, s.width, s.ffn_width, {s.width, s.ffn_width}, Fill::one_signed,
-                    48.0 / static_cast<double>(s.width), zeros});
+    list.push_back({blk + "channel_mix_key.weight",
+                    matrix,
+                    s.width,
+                    s.ffn_width,
+                    {s.width, s.ffn_width},
+                    Fill::one_signed,
+                    48.0 / static_cast<double>(s.width),
+                    zeros});
     product(blk + "channel_mix_value.weight", matrix, s.width, s.ffn_width, 0.2);
   }
   vector("output_norm.weight", Fill::constant, 1);
@@ -313,7 +334,8 @@ inline Image random_gguf(const Shape &shape, wkv_type type, double zeros, uint64
   std::vector<Task> tasks;
   for (size_t t = 0; t < tensors.size(); t++) {
     // rows of one task do not depend on the number of threads, so neither do the weights
-    int64_t rows = std::max<int64_t>(1, (int64_t{4} << 20) / static_cast<int64_t>(row_bytes(tensors[t].type, tensors[t].inputs)));
+    int64_t rows =
+        std::max<int64_t>(1, (int64_t{4} << 20) / static_cast<int64_t>(row_bytes(tensors[t].type, tensors[t].inputs)));
     for (int64_t begin = 0; begin < tensors[t].rows; begin += rows)
       tasks.push_back({t, begin, std::min(begin + rows, tensors[t].rows)});
   }
@@ -321,7 +343,8 @@ inline Image random_gguf(const Shape &shape, wkv_type type, double zeros, uint64
   auto work = [&] {
     for (size_t i; (i = next.fetch_add(1)) < tasks.size();) {
       const Tensor &tensor = tensors[tasks[i].tensor];
-      fill_rows(tensor, image.data() + data_begin + tensor.offset, tasks[i].begin, tasks[i].end, seed * 1000003 + tasks[i].tensor);
+      fill_rows(tensor, image.data() + data_begin + tensor.offset, tasks[i].begin, tasks[i].end,
+                seed * 1000003 + tasks[i].tensor);
     }
   };
   std::vector<std::jthread> workers;
