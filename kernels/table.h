@@ -51,6 +51,8 @@ struct Matrix {
 
 // Most vectors of one multiply_rows or multiply_columns call.
 inline constexpr int32_t max_vectors = 8;
+// Inputs of `multiply` that are summed together before they join the rest.
+inline constexpr int64_t sum_block = 256;
 
 // One token's inputs and parameters of the time mix, all [width] unless said, for some heads. Formulas: FORMATS of
 // the checkpoint documentation; sig is the logistic function.
@@ -106,9 +108,10 @@ struct Table {
 
   // ---- products with many vectors (prefill, large batches): bound by arithmetic
 
-  // y[t * y_stride + o] = sum_i W[o][i] x[t * x_stride + i] for o in [begin, end), t in [0, tokens). Each sum is one
-  // chain of fused multiply-adds over rising i, starting at 0, whatever tokens, begin and end are: the same bits for
-  // every way to cut the work. Both orders, all formats. x is [tokens][inputs], x_stride >= inputs. begin % 64 == 0.
+  // y[t * y_stride + o] = sum_i W[o][i] x[t * x_stride + i] for o in [begin, end), t in [0, tokens). Inputs are cut in
+  // blocks of `sum_block`; a block's sum is one chain of fused multiply-adds over rising i, starting at 0, and blocks
+  // are added in order: the same bits whatever tokens, begin and end are, so for every way to cut the work, and less
+  // rounding than one long chain. Both orders, all formats. x is [tokens][inputs], x_stride >= inputs. begin % 64 == 0.
   // scratch: multiply_scratch_floats() floats, aligned to 64 bytes, of this thread alone.
   size_t (*multiply_scratch_floats)();
   void (*multiply)(const Matrix *w, int64_t begin, int64_t end, const float *x, int64_t x_stride, int64_t tokens,

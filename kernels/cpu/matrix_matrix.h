@@ -15,7 +15,7 @@ template <int lanes>
 struct MultiplyTile {
   static constexpr int rows = lanes == 16 ? 12 : lanes == 8 ? 6 : 8;
   static constexpr int vectors = 2;
-  static constexpr int64_t depth = 256;  // inputs
+  static constexpr int64_t depth = sum_block;  // inputs
   // Steps that the compiler may mix: with 16 registers a sum would spill, which costs a tenth of the speed.
   static constexpr int unroll = lanes == 8 ? 1 : 4;
 };
@@ -23,7 +23,7 @@ struct MultiplyTile {
 // The order of loops, outside in: a group of outputs; a block of `depth` inputs, whose weights are unpacked to float32
 // and transposed into panels [input][panel outputs] that all tokens share; a block of tokens, whose activations fit the
 // second-level cache beside the panels; one panel, which stays in the first-level cache; register tiles of tokens.
-// A sum is stored in y between two blocks of inputs and taken up again: storing does not round, so it stays one chain.
+// Each block of inputs adds its sums to y.
 template <class Isa>
 class Multiply {
   using Float = typename Isa::Float;
@@ -70,9 +70,7 @@ class Multiply {
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) {
-        sums[r][v] = is_first ? Isa::zero() : Isa::load(y + r * y_stride + v * lanes);
-      }
+      for (int v = 0; v < vectors; ++v) sums[r][v] = Isa::zero();
     }
     const auto step = [&](const float *line, const float *column) __attribute__((always_inline)) {
       Float w[vectors];
@@ -101,7 +99,10 @@ class Multiply {
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) Isa::store(y + r * y_stride + v * lanes, sums[r][v]);
+      for (int v = 0; v < vectors; ++v) {
+        float *place = y + r * y_stride + v * lanes;
+        Isa::store(place, is_first ? sums[r][v] : Isa::add(Isa::load(place), sums[r][v]));
+      }
     }
   }
 

@@ -90,17 +90,16 @@ float weight(const Matrix &w, int64_t output, int64_t input) {
   }
 }
 
-// Adds inputs [begin, begin + count) of one output to sums[v * sum_stride], one fma an input. The weights are read
-// once for all vectors.
-constexpr int64_t chunk = 256;
+// Adds the sum over inputs [begin, begin + count) of one output to sums[v * sum_stride], one fma an input. The weights
+// are read once for all vectors.
 void accumulate(const Matrix &w, int64_t output, int64_t begin, int64_t count, const float *x, int64_t x_stride,
                 int64_t vectors, float *sums, int64_t sum_stride) {
-  float weights[chunk];
+  float weights[sum_block];
   for (int64_t i = 0; i < count; ++i) weights[i] = weight(w, output, begin + i);
   for (int64_t v = 0; v < vectors; ++v) {
-    float sum = sums[v * sum_stride];
+    float sum = 0;
     for (int64_t i = 0; i < count; ++i) sum = std::fma(weights[i], x[v * x_stride + begin + i], sum);
-    sums[v * sum_stride] = sum;
+    sums[v * sum_stride] += sum;
   }
 }
 
@@ -110,8 +109,8 @@ void multiply(const Matrix *w, int64_t begin, int64_t end, const float *x, int64
               int64_t y_stride, float *) {
   for (int64_t o = begin; o < end; ++o) {
     for (int64_t t = 0; t < tokens; ++t) y[t * y_stride + o] = 0;
-    for (int64_t i = 0; i < w->inputs; i += chunk) {
-      const int64_t count = w->inputs - i < chunk ? w->inputs - i : chunk;
+    for (int64_t i = 0; i < w->inputs; i += sum_block) {
+      const int64_t count = w->inputs - i < sum_block ? w->inputs - i : sum_block;
       accumulate(*w, o, i, count, x, x_stride, tokens, y + o, y_stride);
     }
   }

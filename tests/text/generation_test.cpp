@@ -368,22 +368,26 @@ TEST_F(GenerationTest, says_when_no_token_is_left) {
     Piece piece;
     piece.token = -77;
     EXPECT_EQ(wkv_generation_next(generation, &piece, &failure_), WKV_INVALID);
+    EXPECT_NE(std::string(failure_.message).find("no token is left"), std::string::npos) << failure_.message;
     EXPECT_EQ(piece.token, -77);
     EXPECT_EQ(info_of(cache_.get()).position, 3u);  // the prompt is not fed again
   }
 }
 
 TEST_F(GenerationTest, penalties_may_remember_the_prompt) {
-  wkv_sampler_options s = sampler_options(0);
-  const wkv_token_bias bias = {'a' + 1, 1000};
-  s.is_greedy = 1;
-  s.presence = 1e6f;
-  s.biases = &bias;
-  s.biases_count = 1;
-  wkv_generation_options o = generation_options(tokenizer_, "aaa", 1);
-  EXPECT_EQ(run(o, create_sampler(s)).tokens[0], 'a' + 1);
-  o.accepts_prompt = 1;
-  EXPECT_NE(run(o, create_sampler(s)).tokens[0], 'a' + 1);
+  // Whichever token of the prompt is the favourite, it is chosen, and no longer when it counts as seen.
+  for (const char favourite : std::string("abc")) {
+    wkv_sampler_options s = sampler_options(0);
+    const wkv_token_bias bias = {favourite + 1, 1000};
+    s.is_greedy = 1;
+    s.presence = 1e6f;
+    s.biases = &bias;
+    s.biases_count = 1;
+    wkv_generation_options o = generation_options(tokenizer_, "abc", 1);
+    EXPECT_EQ(run(o, create_sampler(s)).tokens[0], favourite + 1);
+    o.accepts_prompt = 1;
+    EXPECT_NE(run(o, create_sampler(s)).tokens[0], favourite + 1);
+  }
 }
 
 TEST_F(GenerationTest, keeps_what_it_needs) {
