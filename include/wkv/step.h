@@ -31,8 +31,8 @@ typedef struct wkv_step_item {
   size_t tokens_count;     /*       0: the item is left alone */
   float *logits;           /* [out] raw scores; NULL: none */
   size_t logits_count;     /*       capacity in floats */
-  wkv_sampler *sampler;    /* [in,out] NULL: none; else chooses *next_token from the last token's scores; each
-                              sampler at most once in a call */
+  wkv_sampler *sampler;    /* [in,out] NULL: none; else chooses *next_token from the last token's scores, among the
+                              ids of the model's own vocabulary, if it has one; each sampler at most once in a call */
   int32_t *next_token;     /* [out] needed with a sampler */
   wkv_status status;       /* [out] this item's own outcome */
 } wkv_step_item;
@@ -58,7 +58,9 @@ WKV_API wkv_status wkv_cache_step(wkv_cache *cache, const int32_t *tokens, size_
  *  @param items_count       [0, 65536]
  *  @param error        [in,out] detail of the first item at fault; may be NULL
  *  @return WKV_OK | WKV_INVALID, WKV_BUSY, WKV_MISMATCH (a cache of another model), WKV_IO, WKV_OUT_OF_MEMORY: all
- *          caches as before the call
+ *          caches as before the call. One exception: whether a sampler finds a token shows only when the scores are
+ *          there; where it finds none, its item gets WKV_INVALID and next_token -1, all caches have advanced, and the
+ *          other items are complete.
  *  @threads any number of calls at once
  *  @since 0.1 */
 WKV_API wkv_status wkv_model_step(wkv_model *model, wkv_step_item *items, size_t items_count, wkv_error *error);

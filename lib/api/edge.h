@@ -62,7 +62,8 @@ Pointer *needed(Pointer *pointer, const char *what) {
 // Checks an output struct, to be called before anything else; write_info then fills it and keeps its struct_size.
 template <class Info>
 void check_info(Info *info, const char *what) {
-  check_struct(needed(info, what), info->struct_size, sizeof(Info), what);
+  needed(info, what);
+  check_struct(info, info->struct_size, sizeof(Info), what);
 }
 template <class Info>
 void write_info(Info *info, Info values) {

@@ -112,11 +112,9 @@ Generation::Generation(std::shared_ptr<Model> model, std::shared_ptr<Cache> cach
     greedy.is_greedy = true;
     sampler_ = std::make_shared<Sampler>(std::move(greedy), 0);
   }
-  if (tokenizer_) {
-    const int32_t end = static_cast<int32_t>(std::min<int64_t>(tokenizer_->ids_end(), vocab_size));
-    for (int32_t id = 1; id < end; id++)
-      if (tokenizer_->bytes_of(id).empty()) without_bytes_.push_back(id);
-  }
+  if (tokenizer_)
+    without_bytes_ =
+        tokenizer_->ids_without_bytes(static_cast<int32_t>(std::min<int64_t>(tokenizer_->ids_end(), vocab_size)));
   logits_.resize(static_cast<size_t>(vocab_size));
   alternatives_.reserve(alternatives_count_ + 1);
 }

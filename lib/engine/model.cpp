@@ -78,7 +78,11 @@ std::shared_ptr<Model> Model::load(formats::Checkpoint checkpoint, const LoadOpt
   model->account_ = std::make_shared<MemoryAccount>(options.memory_limit_bytes);
   CpuOptions cpu{options.threads, options.kernels, options.weight_type, options.is_reproducible};
   model->executor_ = std::make_unique<CpuExecutor>(checkpoint, hyper, cpu, model->account_, options.progress);
-  if (!checkpoint.vocabulary.empty()) model->tokenizer_ = std::make_shared<const Tokenizer>(checkpoint.vocabulary);
+  if (!checkpoint.vocabulary.empty()) {
+    model->tokenizer_ = std::make_shared<const Tokenizer>(checkpoint.vocabulary);
+    int64_t end = std::min<int64_t>(model->tokenizer_->ids_end(), hyper.vocab_size);
+    model->ids_without_bytes_ = model->tokenizer_->ids_without_bytes(static_cast<int32_t>(end));
+  }
 
   wkv_model_info &info = model->info_;
   info.layers = static_cast<int32_t>(hyper.layers);
@@ -173,6 +177,7 @@ void Model::step(std::span<StepItem> items) {
   last_logits.reserve(std::min(chunk_rows, items.size()));
   executor_->reserve(static_cast<int64_t>(chunk_rows), static_cast<int64_t>(std::min(chunk_rows, logits_total)));
 
+  SamplerLimits limits{tokenizer_ ? tokenizer_->ids_end() : 0, ids_without_bytes_};
   for (size_t i = 0, at = 0; i < items.size();) {  // `at`: tokens of item i that are done
     tokens.clear(), segments.clear(), logits.clear(), finished.clear(), last_logits.clear();
     size_t unseen_rows = 0;
@@ -203,7 +208,9 @@ void Model::step(std::span<StepItem> items) {
     auto sample = [&](size_t f) {
       StepItem &item = *finished[f];
       try {
-        *item.next_token = item.sampler->sample({last_logits[f], vocab});
+        Sampler::Choice choice = item.sampler->choose({last_logits[f], vocab}, limits);
+        item.sampler->commit(choice);
+        *item.next_token = choice.token;
       } catch (const Error &error) {
         *item.next_token = -1;
         item.status = error.status();

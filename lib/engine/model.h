@@ -72,6 +72,7 @@ class Model {
   wkv_model_info info_{};
   std::shared_ptr<MemoryAccount> account_;
   std::shared_ptr<const Tokenizer> tokenizer_;
+  std::vector<int32_t> ids_without_bytes_;  // of tokenizer_: samplers of a step never choose them
   std::unique_ptr<Executor> executor_;
 };
 

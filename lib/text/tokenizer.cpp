@@ -146,6 +146,13 @@ void Tokenizer::match(std::string_view text, Sink &&sink) const {
   }
 }
 
+std::vector<int32_t> Tokenizer::ids_without_bytes(int32_t end) const {
+  std::vector<int32_t> ids;
+  for (int32_t id = 1; id < end; id++)
+    if (bytes_of(id).empty()) ids.push_back(id);
+  return ids;
+}
+
 size_t Tokenizer::count(std::string_view text) const {
   size_t count = 0;
   match(text, [&](int32_t) { count++; });

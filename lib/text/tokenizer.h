@@ -32,6 +32,8 @@ class Tokenizer {
 
   // The bytes of a token; empty for id 0 and ids without a token.
   std::string_view bytes_of(int32_t id) const;
+  // Ids in [1, end) without bytes, rising: nothing may choose them.
+  std::vector<int32_t> ids_without_bytes(int32_t end) const;
 
   // Throw WKV_UNSUPPORTED, naming the position, where no token matches.
   size_t count(std::string_view text) const;
