@@ -4,6 +4,8 @@
 
 // A value with a comma is one value; repeat an option to give several.
 #define CXXOPTS_VECTOR_DELIMITER '\0'
+// <regex> takes most of the compile time and warns in instrumented builds; cxxopts does as well without.
+#define CXXOPTS_NO_REGEX
 #include <cxxopts.hpp>
 
 #include <optional>

@@ -3,6 +3,7 @@
 #include "engine/cpu_executor.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 
@@ -17,8 +18,10 @@ using kernels::max_vectors;
 
 namespace {
 
+constexpr int64_t ffn_parts = 8;              // sums that ffn.value is cut into
 constexpr int64_t logits_group = 64;        // rows of scores computed together
-constexpr size_t stream_chunk = 128 << 10;  // bytes of weights a thread claims at a time in a streaming product
+constexpr size_t smallest_piece = 32 << 10;  // bytes of weights a thread claims at least in a streaming product
+constexpr size_t most_pieces = 256;          // of one job, roughly
 constexpr int64_t product_outputs = 128;    // outputs a thread claims at a time in a matrix product
 
 // Rows of a matrix are spread over cache sets: a power-of-two stride would put a column of them into one set.
@@ -60,9 +63,7 @@ CpuExecutor::CpuExecutor(const formats::Checkpoint &checkpoint, const HyperParam
       few_rows_(options.is_reproducible ? 0 : max_vectors),
       width_stride_(padded(hyper.width)),
       ffn_stride_(padded(hyper.ffn_width)),
-      rank_stride_(padded(std::max({hyper.rank_w, hyper.rank_a, hyper.rank_v, hyper.rank_g}))),
-      // A fixed number, so that sums do not depend on the number of threads.
-      ffn_parts_(std::clamp<int64_t>(hyper.ffn_width / 128, 1, 64)) {
+      rank_stride_(padded(std::max({hyper.rank_w, hyper.rank_a, hyper.rank_v, hyper.rank_g}))) {
   auto widen = [this](const Matrix &matrix) {
     if (matrix.data) prepared_floats_ = std::max(prepared_floats_, table_.prepared_floats(matrix.format, matrix.inputs));
   };
@@ -108,7 +109,7 @@ void CpuExecutor::reserve(int64_t rows, int64_t logits_rows) {
     for (float **pointer : {&next.low_w, &next.low_a, &next.low_v, &next.low_g}) place(*pointer, rows * rank_stride_);
     place(next.ffn, rows * ffn_stride_);
     for (float *&prepared : next.prepared) place(prepared, max_vectors * static_cast<int64_t>(prepared_floats_));
-    place(next.partial, ffn_parts_ * max_vectors * width_stride_);
+    place(next.partial, ffn_parts * max_vectors * width_stride_);
     place(next.logits, logits_rows * hyper_.vocab_size);
     place(next.scratch, pool_.threads() * static_cast<int64_t>(scratch_floats_));
     if (pass == 0) {
@@ -187,28 +188,31 @@ void CpuExecutor::prepare(const Matrix &matrix, const float *input, int64_t inpu
 }
 
 void CpuExecutor::multiply_few(const Product *products, size_t count, int64_t rows) {
-  struct Cut {
-    int64_t outputs;
-    size_t chunks;
-  } cuts[7];
-  size_t chunks = 0;
+  // Long runs of memory are read fastest, and short ones leave nobody waiting at the end: pieces shrink with what is
+  // left of the job.
+  struct Piece {
+    const Product *product;
+    int64_t begin, end;
+  };
+  std::array<Piece, 2 * most_pieces> pieces;
+  size_t left = 0, used = 0;
+  for (size_t p = 0; p < count; p++) left += products[p].matrix->stride * static_cast<size_t>(products[p].matrix->outputs);
+  size_t smallest = std::max(smallest_piece, left / most_pieces);
   for (size_t p = 0; p < count; p++) {
-    int64_t outputs = products[p].matrix->outputs;
-    int64_t fair = outputs / (4 * pool_.threads()), streaming = static_cast<int64_t>(stream_chunk / products[p].matrix->stride);
-    int64_t step = std::max<int64_t>(8, std::min(fair, streaming) / 8 * 8);
-    step = std::max(step, outputs / 4096);  // a job has a limited number of chunks
-    cuts[p] = {step, static_cast<size_t>((outputs + step - 1) / step)};
-    chunks += cuts[p].chunks;
+    const Matrix &matrix = *products[p].matrix;
+    for (int64_t begin = 0, end; begin < matrix.outputs; begin = end) {
+      size_t bytes = std::max(smallest, left / static_cast<size_t>(2 * pool_.threads()));
+      end = std::min(matrix.outputs, begin + std::max<int64_t>(8, static_cast<int64_t>(bytes / matrix.stride) / 8 * 8));
+      left -= static_cast<size_t>(end - begin) * matrix.stride;
+      pieces[used++] = {&products[p], begin, end};
+    }
   }
-  pool_.run(chunks, [&](size_t chunk) {
-    size_t p = 0;
-    while (chunk >= cuts[p].chunks) chunk -= cuts[p++].chunks;
-    const Product &product = products[p];
-    int64_t begin = static_cast<int64_t>(chunk) * cuts[p].outputs, end = std::min(product.matrix->outputs, begin + cuts[p].outputs);
-    table_.multiply_rows(product.matrix, begin, end, product.input, static_cast<int32_t>(rows), product.output, product.output_stride);
-    if (product.squares)
+  pool_.run(used, [&](size_t chunk) {
+    auto [product, begin, end] = pieces[chunk];
+    table_.multiply_rows(product->matrix, begin, end, product->input, static_cast<int32_t>(rows), product->output, product->output_stride);
+    if (product->squares)
       for (int64_t r = 0; r < rows; r++)
-        table_.activate(kernels::Activation::relu_squared, end - begin, product.output + r * product.output_stride + begin);
+        table_.activate(kernels::Activation::relu_squared, end - begin, product->output + r * product->output_stride + begin);
   });
 }
 
@@ -306,13 +310,16 @@ void CpuExecutor::run_few(const Batch &batch) {
   }
 }
 
-// Second low-rank products, recurrence and group norm, head by head: one job, since a head needs no other.
+// Second low-rank products, recurrence and group norm: one job, since a head needs no other. Threads take neighbouring
+// heads together, so that the products read longer runs of memory.
 void CpuExecutor::time_mix_few(const CpuLayer &layer, const Batch &batch, bool is_first_layer) {
   Workspace &w = work_;
   int64_t rows = static_cast<int64_t>(batch.tokens.size()), size = hyper_.head_size;
   size_t wkv_offset = layout_.wkv(&layer - store_.weights().layers.data());
-  pool_.run(static_cast<size_t>(hyper_.heads), [&](size_t chunk) {
-    int64_t head = static_cast<int64_t>(chunk), begin = head * size, end = begin + size;
+  int64_t groups = std::min<int64_t>(hyper_.heads, pool_.threads() > 1 ? 2 * pool_.threads() : 1);
+  pool_.run(static_cast<size_t>(groups), [&](size_t chunk) {
+    int64_t group = static_cast<int64_t>(chunk), first = hyper_.heads * group / groups, last = hyper_.heads * (group + 1) / groups;
+    int64_t begin = first * size, end = last * size;
     auto second = [&](const Matrix &matrix, const float *low, float *out) {
       table_.multiply_columns(&matrix, 0, matrix.inputs, begin, end, low, rank_stride_, static_cast<int32_t>(rows), out, width_stride_);
     };
@@ -321,18 +328,19 @@ void CpuExecutor::time_mix_few(const CpuLayer &layer, const Batch &batch, bool i
     second(layer.g2, w.low_g, w.gate);
     if (!is_first_layer) second(layer.v2, w.low_v, w.value_mix);
     for (int64_t r = 0; r < rows; r++) {
-      if (is_first_layer) std::memcpy(row(w.first_value, r) + begin, row(w.value, r) + begin, static_cast<size_t>(size) * sizeof(float));
+      if (is_first_layer) std::memcpy(row(w.first_value, r) + begin, row(w.value, r) + begin, static_cast<size_t>(end - begin) * sizeof(float));
       kernels::TimeMixInputs io = mix_inputs(layer, r, is_first_layer);
-      table_.time_mix_inputs(&io, head, head + 1);
+      table_.time_mix_inputs(&io, first, last);
     }
-    for (const Segment &segment : batch.segments) {
-      int64_t at = segment.begin * width_stride_ + begin;
+    for (const Segment &segment : batch.segments)
+    for (int64_t head = first; head < last; head++) {
+      int64_t at = segment.begin * width_stride_ + head * size;
       table_.wkv(segment.end - segment.begin, width_stride_, w.receptance + at, w.decay + at, w.key + at, w.value + at, w.removal + at,
                  w.rate + at, segment.state + wkv_offset + static_cast<size_t>(head * size * size), w.wkv + at, size);
     }
     for (int64_t r = 0; r < rows; r++) {
       kernels::TimeMixOutputs io = mix_outputs(layer, r);
-      table_.time_mix_outputs(&io, head, head + 1);
+      table_.time_mix_outputs(&io, first, last);
     }
   });
 }
@@ -348,12 +356,15 @@ void CpuExecutor::ffn_value_few(const CpuLayer &layer, int64_t rows) {
     for (int64_t r = 0; r < rows; r++) table_.add(hyper_.width, row(w.x, r), row(w.product, r));
     return;
   }
-  int64_t groups = (value.inputs + kernels::block - 1) / kernels::block, parts = std::min(ffn_parts_, groups);
-  pool_.run(static_cast<size_t>(parts), [&](size_t part) {
-    int64_t p = static_cast<int64_t>(part);
-    int64_t begin = groups * p / parts * kernels::block, end = std::min(value.inputs, groups * (p + 1) / parts * kernels::block);
-    table_.multiply_columns(&value, begin, end, 0, value.outputs, w.ffn, ffn_stride_, static_cast<int32_t>(rows),
-                            w.partial + p * max_vectors * width_stride_, width_stride_);
+  // Parts of the inputs are fixed, so that sums do not depend on the number of threads; more threads share outputs.
+  int64_t groups = (value.inputs + kernels::block - 1) / kernels::block, parts = std::min(ffn_parts, groups);
+  int64_t tiles = (value.outputs + 63) / 64, cuts = std::min<int64_t>(tiles, (4 * pool_.threads() + parts - 1) / parts);
+  pool_.run(static_cast<size_t>(parts * cuts), [&](size_t chunk) {
+    int64_t part = static_cast<int64_t>(chunk) / cuts, cut = static_cast<int64_t>(chunk) % cuts;
+    int64_t begin = groups * part / parts * kernels::block, end = std::min(value.inputs, groups * (part + 1) / parts * kernels::block);
+    int64_t output_begin = tiles * cut / cuts * 64, output_end = std::min(value.outputs, tiles * (cut + 1) / cuts * 64);
+    table_.multiply_columns(&value, begin, end, output_begin, output_end, w.ffn, ffn_stride_, static_cast<int32_t>(rows),
+                            w.partial + part * max_vectors * width_stride_, width_stride_);
   });
   for (int64_t p = 0; p < parts; p++)
     for (int64_t r = 0; r < rows; r++) table_.add(hyper_.width, row(w.x, r), w.partial + (p * max_vectors + r) * width_stride_);

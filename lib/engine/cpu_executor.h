@@ -52,7 +52,7 @@ class CpuExecutor final : public Executor {
     float *low_w, *low_a, *low_v, *low_g;     // [rows][rank_stride]
     float *ffn;                               // [rows][ffn_stride]
     float *prepared[7];                       // [max_vectors][prepared_floats]: receptance key value w1 a1 v1 g1
-    float *partial;                           // [parts][max_vectors][width_stride]
+    float *partial;                           // [ffn_parts][max_vectors][width_stride]
     float *logits;                            // [logits_rows][vocab]
     float *scratch;                           // [threads][scratch_floats]
   };
@@ -94,7 +94,7 @@ class CpuExecutor final : public Executor {
   ThreadPool pool_;
   CpuWeightStore store_;
   const int64_t few_rows_;  // most rows that take the streaming way
-  int64_t width_stride_, ffn_stride_, rank_stride_, ffn_parts_;
+  int64_t width_stride_, ffn_stride_, rank_stride_;
   size_t prepared_floats_ = 0, scratch_floats_ = 0;
   Workspace work_;
 };
