@@ -58,11 +58,11 @@ inline constexpr int64_t sum_block = 256;
 // the checkpoint documentation; sig is the logistic function.
 struct TimeMixInputs {
   // per-token values; on entry raw products, on return what `wkv` takes
-  float *decay;           // in: low-rank product w;  out: exp(-e^-0.5 * sig(w0 + in))
-  float *key;             // in: k;                   out: k * (1 + (a - 1) * k_a)
-  float *value;           // in: v;                   out: v + (first_value - v) * sig(v0 + value_mix)
-  float *rate;            // in: low-rank product a;  out: b = kk * a, where a = sig(a0 + in)
-  float *removal;         // out: -kk, kk = normalised per head (k * k_k), with the k before its update
+  float *decay;              // in: low-rank product w;  out: exp(-e^-0.5 * sig(w0 + in))
+  float *key;                // in: k;                   out: k * (1 + (a - 1) * k_a)
+  float *value;              // in: v;                   out: v + (first_value - v) * sig(v0 + value_mix)
+  float *rate;               // in: low-rank product a;  out: b = kk * a, where a = sig(a0 + in)
+  float *removal;            // out: -kk, kk = normalised per head (k * k_k), with the k before its update
   const float *value_mix;    // low-rank product v; NULL in layer 0: value is left alone
   const float *first_value;  // layer 0's value of this token; NULL in layer 0
   // parameters
@@ -71,12 +71,12 @@ struct TimeMixInputs {
 };
 
 struct TimeMixOutputs {
-  const float *wkv;        // output of `wkv`
+  const float *wkv;                       // output of `wkv`
   const float *receptance, *key, *value;  // as `wkv` took them
-  const float *gate;       // low-rank product g
+  const float *gate;                      // low-rank product g
   const float *norm_weight, *norm_bias;   // ln_x
-  const float *r_k;        // [heads][head_size]
-  float *out;              // (group_norm(wkv, 64e-5) * weight + bias + (sum over the head r * k * r_k) * v) * gate
+  const float *r_k;                       // [heads][head_size]
+  float *out;  // (group_norm(wkv, 64e-5) * weight + bias + (sum over the head r * k * r_k) * v) * gate
   int64_t head_size;
 };
 
@@ -86,7 +86,7 @@ struct Table {
   uint32_t table_size;     // sizeof(Table) of the library that was compiled: checked before use
   uint32_t table_version;  // kernel_table_version
   const char *name;
-  bool (*is_usable)();     // processor and system allow it
+  bool (*is_usable)();  // processor and system allow it
 
   // ---- products with few vectors (decode): bound by the speed at which weights arrive
 

@@ -14,12 +14,15 @@ extern const Table neon_table;
 const Table *const *tables() {
   static const Table *const list[] = {
 #if defined(WKV_KERNELS_X86)
-      &avx512_table, &avx2_table,
+    &avx512_table,
+    &avx2_table,
 #endif
 #if defined(WKV_KERNELS_NEON)
-      &neon_table,
+    &neon_table,
 #endif
-      &scalar_table, nullptr};
+    &scalar_table,
+    nullptr
+  };
   return list;
 }
 

@@ -13,7 +13,8 @@ namespace {
 
 // A reference to the cache for the whole call, and exclusive use of it.
 struct InUse {
-  explicit InUse(const wkv_cache *handle) : cache(api::needed(handle, "cache")->object), guard(cache->busy(), "cache") {}
+  explicit InUse(const wkv_cache *handle)
+      : cache(api::needed(handle, "cache")->object), guard(cache->busy(), "cache") {}
   std::shared_ptr<Cache> cache;
   BusyGuard guard;
 };
@@ -79,7 +80,8 @@ wkv_status wkv_cache_get_info(const wkv_cache *cache, wkv_cache_info *info, wkv_
   });
 }
 
-wkv_status wkv_cache_read_state(wkv_cache *cache, int32_t layer, wkv_state_part part, float *values, size_t values_count, wkv_error *error) {
+wkv_status wkv_cache_read_state(wkv_cache *cache, int32_t layer, wkv_state_part part, float *values,
+                                size_t values_count, wkv_error *error) {
   return api::guard(error, [&] {
     api::needed(values, "values");
     InUse(cache).cache->read_state(layer, part, {values, values_count});
@@ -87,8 +89,8 @@ wkv_status wkv_cache_read_state(wkv_cache *cache, int32_t layer, wkv_state_part 
   });
 }
 
-wkv_status wkv_cache_write_state(wkv_cache *cache, int32_t layer, wkv_state_part part, const float *values, size_t values_count,
-                                 wkv_error *error) {
+wkv_status wkv_cache_write_state(wkv_cache *cache, int32_t layer, wkv_state_part part, const float *values,
+                                 size_t values_count, wkv_error *error) {
   return api::guard(error, [&] {
     api::needed(values, "values");
     InUse(cache).cache->write_state(layer, part, {values, values_count});

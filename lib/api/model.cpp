@@ -18,7 +18,8 @@ LoadOptions load_options(const wkv_model_options *options) {
   load.weight_type = o.weight_type;
   load.state_type = o.state_type;
   load.memory_limit_bytes = o.memory_limit_bytes;
-  if (o.progress) load.progress = [o](uint64_t done, uint64_t total) { return o.progress(o.progress_user, done, total) != 0; };
+  if (o.progress)
+    load.progress = [o](uint64_t done, uint64_t total) { return o.progress(o.progress_user, done, total) != 0; };
   load.kernels = o.kernels ? o.kernels : "";
   load.is_reproducible = o.is_reproducible != 0;
   load.chunk_tokens = o.chunk_tokens;
@@ -39,14 +40,15 @@ wkv_status wkv_model_load(const char *path, const wkv_model_options *options, wk
   });
 }
 
-wkv_status wkv_model_load_memory(const void *bytes, size_t bytes_count, const wkv_model_options *options, wkv_model **model,
-                                 wkv_error *error) {
+wkv_status wkv_model_load_memory(const void *bytes, size_t bytes_count, const wkv_model_options *options,
+                                 wkv_model **model, wkv_error *error) {
   return api::guard(error, [&] {
     api::needed(bytes, "bytes");
     api::needed(model, "model");
     if (bytes_count > PTRDIFF_MAX) fail(WKV_INVALID, "bytes_count is %zu", bytes_count);
     LoadOptions load = load_options(options);
-    *model = new wkv_model{Model::load(formats::open_checkpoint_memory({static_cast<const std::byte *>(bytes), bytes_count}), load)};
+    *model = new wkv_model{
+        Model::load(formats::open_checkpoint_memory({static_cast<const std::byte *>(bytes), bytes_count}), load)};
     return WKV_OK;
   });
 }

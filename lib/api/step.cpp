@@ -22,13 +22,14 @@ constexpr size_t most_tokens = size_t{1} << 31;  // of one item: far beyond any 
 
 extern "C" {
 
-wkv_status wkv_cache_step(wkv_cache *cache, const int32_t *tokens, size_t tokens_count, float *logits, size_t logits_count,
-                          wkv_error *error) {
+wkv_status wkv_cache_step(wkv_cache *cache, const int32_t *tokens, size_t tokens_count, float *logits,
+                          size_t logits_count, wkv_error *error) {
   return api::guard(error, [&] {
     api::needed(cache, "cache");
     api::needed(tokens, "tokens");
     if (tokens_count == 0) fail(WKV_INVALID, "tokens_count is 0");
-    if (tokens_count > most_tokens) fail(WKV_INVALID, "tokens_count is %zu, at most %zu go into a call", tokens_count, most_tokens);
+    if (tokens_count > most_tokens)
+      fail(WKV_INVALID, "tokens_count is %zu, at most %zu go into a call", tokens_count, most_tokens);
     std::shared_ptr<Model> model = cache->model;
     std::shared_ptr<Cache> object = cache->object;
     StepItem item;
@@ -46,12 +47,16 @@ wkv_status wkv_model_step(wkv_model *model, wkv_step_item *items, size_t items_c
     api::needed(model, "model");
     if (items_count == 0) return WKV_OK;
     api::needed(items, "items");
-    if (items_count > most_items) fail(WKV_INVALID, "items_count is %zu, at most %zu go into a call", items_count, most_items);
+    if (items_count > most_items)
+      fail(WKV_INVALID, "items_count is %zu, at most %zu go into a call", items_count, most_items);
     // Items of a later version may be longer: the first one's struct_size is the distance between them.
     uint32_t item_size = items[0].struct_size;
     api::check_struct(&items[0], item_size, sizeof(wkv_step_item), "items[0]");
-    if (item_size % alignof(wkv_step_item)) fail(WKV_INVALID, "items[0].struct_size is %u, not a multiple of %zu", item_size, alignof(wkv_step_item));
-    auto item_at = [&](size_t i) { return reinterpret_cast<wkv_step_item *>(reinterpret_cast<std::byte *>(items) + i * item_size); };
+    if (item_size % alignof(wkv_step_item))
+      fail(WKV_INVALID, "items[0].struct_size is %u, not a multiple of %zu", item_size, alignof(wkv_step_item));
+    auto item_at = [&](size_t i) {
+      return reinterpret_cast<wkv_step_item *>(reinterpret_cast<std::byte *>(items) + i * item_size);
+    };
 
     std::shared_ptr<Model> owner = model->object;
     std::vector<std::shared_ptr<void>> references;  // caches and samplers live to the end of the call
@@ -66,7 +71,8 @@ wkv_status wkv_model_step(wkv_model *model, wkv_step_item *items, size_t items_c
       const wkv_step_item &item = *item_at(i);
       if (item.struct_size != item_size) item_error(i, WKV_INVALID, "struct_size differs from the first item's");
       if (i > 0) api::check_struct(&item, item_size, sizeof(wkv_step_item), "items");
-      if (item.flags & ~static_cast<uint32_t>(WKV_STEP_ALL_LOGITS)) item_error(i, WKV_UNSUPPORTED, "a flag that this version does not know");
+      if (item.flags & ~static_cast<uint32_t>(WKV_STEP_ALL_LOGITS))
+        item_error(i, WKV_UNSUPPORTED, "a flag that this version does not know");
       if (item.tokens_count == 0) continue;
       if (!item.cache) item_error(i, WKV_INVALID, "cache is NULL");
       if (!item.tokens) item_error(i, WKV_INVALID, "tokens is NULL");

@@ -19,7 +19,8 @@ std::shared_ptr<const Mapping> Mapping::open(const std::string &path) {
   mapping->name_ = path;
   // O_NONBLOCK: opening a named pipe must not wait for a writer; it has no effect on regular files.
   int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file < 0) fail(errno == ENOENT || errno == ENOTDIR ? WKV_NOT_FOUND : WKV_IO, "%s: %s", path.c_str(), std::strerror(errno));
+  if (file < 0)
+    fail(errno == ENOENT || errno == ENOTDIR ? WKV_NOT_FOUND : WKV_IO, "%s: %s", path.c_str(), std::strerror(errno));
   mapping->file_ = file;
   struct stat info;
   if (fstat(file, &info) != 0) fail(WKV_IO, "%s: %s", path.c_str(), std::strerror(errno));
@@ -27,7 +28,9 @@ std::shared_ptr<const Mapping> Mapping::open(const std::string &path) {
   size_t size = static_cast<size_t>(info.st_size);
   if (size == 0) return mapping;
   void *address = mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
-  if (address == MAP_FAILED) fail(errno == ENOMEM ? WKV_OUT_OF_MEMORY : WKV_IO, "%s: cannot map %zu bytes: %s", path.c_str(), size, std::strerror(errno));
+  if (address == MAP_FAILED)
+    fail(errno == ENOMEM ? WKV_OUT_OF_MEMORY : WKV_IO, "%s: cannot map %zu bytes: %s", path.c_str(), size,
+         std::strerror(errno));
   mapping->bytes_ = {static_cast<const std::byte *>(address), size};
   return mapping;
 }
@@ -50,7 +53,8 @@ void Mapping::check_length() const {
   struct stat info;
   if (fstat(file_, &info) != 0) fail(WKV_IO, "%s: %s", name_.c_str(), std::strerror(errno));
   if (static_cast<uint64_t>(info.st_size) < bytes_.size())
-    fail(WKV_IO, "%s: the file shrank from %zu to %lld bytes while in use", name_.c_str(), bytes_.size(), static_cast<long long>(info.st_size));
+    fail(WKV_IO, "%s: the file shrank from %zu to %lld bytes while in use", name_.c_str(), bytes_.size(),
+         static_cast<long long>(info.st_size));
 }
 
 void Mapping::drop(std::span<const std::byte> part) const {

@@ -42,8 +42,8 @@ std::byte *map_huge(size_t bytes, size_t &mapped) {
 void MemoryAccount::reserve(MemoryKind kind, uint64_t bytes) {
   std::lock_guard lock(mutex_);
   if (limit_ && (bytes > limit_ || total_.live > limit_ - bytes))
-    fail(WKV_OUT_OF_MEMORY, "%llu bytes more than the %llu in use pass the memory limit of %llu", (unsigned long long)bytes,
-         (unsigned long long)total_.live, (unsigned long long)limit_);
+    fail(WKV_OUT_OF_MEMORY, "%llu bytes more than the %llu in use pass the memory limit of %llu",
+         (unsigned long long)bytes, (unsigned long long)total_.live, (unsigned long long)limit_);
   auto count = [bytes](Count &c) {
     c.live += bytes;
     c.peak = std::max(c.peak, c.live);
@@ -90,8 +90,10 @@ Buffer &Buffer::operator=(Buffer &&other) noexcept {
 
 void Buffer::free() noexcept {
   if (!data_) return;
-  if (mapped_) munmap(data_, mapped_);
-  else std::free(data_);
+  if (mapped_)
+    munmap(data_, mapped_);
+  else
+    std::free(data_);
   account_->release(kind_, size_);
   data_ = nullptr;
   size_ = mapped_ = 0;

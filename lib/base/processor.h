@@ -7,8 +7,8 @@
 
 namespace libwkv {
 
-int usable_cores();               // cores the scheduler lets this process use
-std::string processor_name();     // "AMD EPYC"; "unknown processor" when the system does not tell
+int usable_cores();            // cores the scheduler lets this process use
+std::string processor_name();  // "AMD EPYC"; "unknown processor" when the system does not tell
 uint64_t physical_memory_bytes();
 
 }  // namespace libwkv

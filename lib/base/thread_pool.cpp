@@ -51,7 +51,8 @@ void ThreadPool::stop() {
 bool ThreadPool::claim_and_run() {
   uint64_t ticket = ticket_.load(std::memory_order_acquire);
   while (next_of(ticket) < chunks_of(ticket)) {
-    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire))
+      continue;
     function_(context_, next_of(ticket));
     done_.fetch_add(1, std::memory_order_acq_rel);
     return true;
@@ -76,8 +77,10 @@ void ThreadPool::run_chunks(size_t chunks, Function function, const void *contex
   while (claim_and_run()) {
   }
   for (int spins = 0; done_.load(std::memory_order_acquire) != chunks; spins++) {
-    if (spins < spins_before_yield) pause_briefly();
-    else sched_yield();
+    if (spins < spins_before_yield)
+      pause_briefly();
+    else
+      sched_yield();
   }
 }
 

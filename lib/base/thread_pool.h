@@ -32,7 +32,8 @@ class ThreadPool {
   // mutex(). body must not throw.
   template <class Body>
   void run(size_t chunks, const Body &body) {
-    run_chunks(chunks, [](const void *context, size_t chunk) { (*static_cast<const Body *>(context))(chunk); }, &body);
+    run_chunks(
+        chunks, [](const void *context, size_t chunk) { (*static_cast<const Body *>(context))(chunk); }, &body);
   }
 
  private:
@@ -48,7 +49,7 @@ class ThreadPool {
   alignas(64) std::atomic<uint32_t> sleepers_{0};
   std::atomic<uint32_t> wake_{0};
   std::atomic<bool> stop_{false};
-  Function function_ = nullptr;      // written before the ticket is published, read after a claim
+  Function function_ = nullptr;  // written before the ticket is published, read after a claim
   const void *context_ = nullptr;
   std::mutex mutex_;
   std::vector<std::thread> workers_;

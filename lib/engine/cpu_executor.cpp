@@ -19,10 +19,10 @@ using kernels::max_vectors;
 namespace {
 
 constexpr int64_t ffn_parts = 8;              // sums that ffn.value is cut into
-constexpr int64_t logits_group = 64;        // rows of scores computed together
-constexpr size_t smallest_piece = 32 << 10;  // bytes of weights a thread claims at least in a streaming product
-constexpr size_t most_pieces = 256;          // of one job, roughly
-constexpr int64_t product_outputs = 128;    // outputs a thread claims at a time in a matrix product
+constexpr int64_t logits_group = 64;          // rows of scores computed together
+constexpr int64_t smallest_piece = 32 << 10;  // numbers that a thread claims at least in a streaming product
+constexpr int64_t most_pieces = 256;          // of one job, roughly
+constexpr int64_t product_outputs = 128;      // outputs a thread claims at a time in a matrix product
 
 // Rows of a matrix are spread over cache sets: a power-of-two stride would put a column of them into one set.
 int64_t padded(int64_t floats) { return (floats + 15) / 16 * 16 + 16; }
@@ -65,10 +65,13 @@ CpuExecutor::CpuExecutor(const formats::Checkpoint &checkpoint, const HyperParam
       ffn_stride_(padded(hyper.ffn_width)),
       rank_stride_(padded(std::max({hyper.rank_w, hyper.rank_a, hyper.rank_v, hyper.rank_g}))) {
   auto widen = [this](const Matrix &matrix) {
-    if (matrix.data) prepared_floats_ = std::max(prepared_floats_, table_.prepared_floats(matrix.format, matrix.inputs));
+    if (matrix.data)
+      prepared_floats_ = std::max(prepared_floats_, table_.prepared_floats(matrix.format, matrix.inputs));
   };
   for (const CpuLayer &l : store_.weights().layers)
-    for (const Matrix *matrix : {&l.receptance, &l.key, &l.value, &l.output, &l.w1, &l.a1, &l.v1, &l.g1, &l.ffn_key, &l.ffn_value}) widen(*matrix);
+    for (const Matrix *matrix :
+         {&l.receptance, &l.key, &l.value, &l.output, &l.w1, &l.a1, &l.v1, &l.g1, &l.ffn_key, &l.ffn_value})
+      widen(*matrix);
   widen(store_.weights().head);
   prepared_floats_ = (prepared_floats_ + 15) / 16 * 16;
   scratch_floats_ = (table_.multiply_scratch_floats() + 15) / 16 * 16;
@@ -76,7 +79,13 @@ CpuExecutor::CpuExecutor(const formats::Checkpoint &checkpoint, const HyperParam
 
 ExecutorInfo CpuExecutor::info() const {
   const CpuWeights &weights = store_.weights();
-  return {"cpu", table_.name, weights.compute_types, pool_.threads(), weights.weight_bytes, weights.mapped_bytes, weights.step_bytes};
+  return {"cpu",
+          table_.name,
+          weights.compute_types,
+          pool_.threads(),
+          weights.weight_bytes,
+          weights.mapped_bytes,
+          weights.step_bytes};
 }
 
 void CpuExecutor::reserve(int64_t rows, int64_t logits_rows) {
@@ -98,8 +107,9 @@ void CpuExecutor::reserve(int64_t rows, int64_t logits_rows) {
   for (int pass = 0; pass < 2; pass++) {
     used = 0;
     int64_t wide = rows * width_stride_;
-    for (float **pointer : {&next.x, &next.h, &next.mixed[0], &next.mixed[1], &next.mixed[2], &next.mixed[3], &next.mixed[4], &next.mixed[5],
-                            &next.receptance, &next.decay, &next.key, &next.value, &next.rate, &next.gate, &next.first_value})
+    for (float **pointer : {&next.x, &next.h, &next.mixed[0], &next.mixed[1], &next.mixed[2], &next.mixed[3],
+                            &next.mixed[4], &next.mixed[5], &next.receptance, &next.decay, &next.key, &next.value,
+                            &next.rate, &next.gate, &next.first_value})
       place(*pointer, wide);
     next.removal = next.mixed[0];
     next.value_mix = next.mixed[1];
@@ -126,8 +136,10 @@ void CpuExecutor::parallel(size_t count, void (*body)(void *context, size_t inde
 
 void CpuExecutor::run(const Batch &batch) noexcept {
   embed(batch);
-  if (static_cast<int64_t>(batch.tokens.size()) <= few_rows_) run_few(batch);
-  else run_many(batch);
+  if (static_cast<int64_t>(batch.tokens.size()) <= few_rows_)
+    run_few(batch);
+  else
+    run_many(batch);
   if (!batch.logits.empty()) logits(batch);
 }
 
@@ -158,8 +170,10 @@ void CpuExecutor::embed(const Batch &batch) {
     table_.layer_norm(hyper_.width, x, weights.ln0_weight, weights.ln0_bias, 1e-5f, x);
   };
   int64_t rows = static_cast<int64_t>(batch.tokens.size());
-  if (rows == 1) one(0);
-  else each_row(rows, one);
+  if (rows == 1)
+    one(0);
+  else
+    each_row(rows, one);
 }
 
 const float *CpuExecutor::previous_row(const Batch &batch, int64_t r, size_t segment, size_t shift) const {
@@ -168,23 +182,36 @@ const float *CpuExecutor::previous_row(const Batch &batch, int64_t r, size_t seg
 
 void CpuExecutor::save_shift(const Batch &batch, size_t offset) {
   for (const Segment &segment : batch.segments)
-    std::memcpy(segment.state + offset, row(work_.h, segment.end - 1), static_cast<size_t>(hyper_.width) * sizeof(float));
+    std::memcpy(segment.state + offset, row(work_.h, segment.end - 1),
+                static_cast<size_t>(hyper_.width) * sizeof(float));
 }
 
 kernels::TimeMixInputs CpuExecutor::mix_inputs(const CpuLayer &layer, int64_t r, bool is_first_layer) const {
-  return {row(work_.decay, r), row(work_.key, r), row(work_.value, r), row(work_.rate, r), row(work_.removal, r),
-          is_first_layer ? nullptr : row(work_.value_mix, r), is_first_layer ? nullptr : row(work_.first_value, r),
-          layer.w0, layer.a0, layer.v0, layer.k_k, layer.k_a, hyper_.head_size};
+  return {row(work_.decay, r),
+          row(work_.key, r),
+          row(work_.value, r),
+          row(work_.rate, r),
+          row(work_.removal, r),
+          is_first_layer ? nullptr : row(work_.value_mix, r),
+          is_first_layer ? nullptr : row(work_.first_value, r),
+          layer.w0,
+          layer.a0,
+          layer.v0,
+          layer.k_k,
+          layer.k_a,
+          hyper_.head_size};
 }
 
 kernels::TimeMixOutputs CpuExecutor::mix_outputs(const CpuLayer &layer, int64_t r) const {
   return {row(work_.wkv, r), row(work_.receptance, r), row(work_.key, r), row(work_.value, r), row(work_.gate, r),
-          layer.ln_x_weight, layer.ln_x_bias, layer.r_k, row(work_.out, r), hyper_.head_size};
+          layer.ln_x_weight, layer.ln_x_bias,          layer.r_k,         row(work_.out, r),   hyper_.head_size};
 }
 
-void CpuExecutor::prepare(const Matrix &matrix, const float *input, int64_t input_stride, int64_t rows, float *prepared) {
+void CpuExecutor::prepare(const Matrix &matrix, const float *input, int64_t input_stride, int64_t rows,
+                          float *prepared) {
   size_t floats = table_.prepared_floats(matrix.format, matrix.inputs);
-  for (int64_t r = 0; r < rows; r++) table_.prepare(matrix.format, matrix.inputs, input + r * input_stride, prepared + static_cast<size_t>(r) * floats);
+  for (int64_t r = 0; r < rows; r++)
+    table_.prepare(matrix.format, matrix.inputs, input + r * input_stride, prepared + static_cast<size_t>(r) * floats);
 }
 
 void CpuExecutor::multiply_few(const Product *products, size_t count, int64_t rows) {
@@ -194,42 +221,49 @@ void CpuExecutor::multiply_few(const Product *products, size_t count, int64_t ro
     const Product *product;
     int64_t begin, end;
   };
-  std::array<Piece, 2 * most_pieces> pieces;
-  size_t left = 0, used = 0;
-  for (size_t p = 0; p < count; p++) left += products[p].matrix->stride * static_cast<size_t>(products[p].matrix->outputs);
-  size_t smallest = std::max(smallest_piece, left / most_pieces);
+  std::array<Piece, 3 * most_pieces> pieces;  // rounding to 8 rows may halve a piece
+  size_t used = 0;
+  int64_t left = 0;
+  for (size_t p = 0; p < count; p++) left += products[p].matrix->inputs * products[p].matrix->outputs;
+  int64_t smallest = std::max(smallest_piece, left / most_pieces);
   for (size_t p = 0; p < count; p++) {
     const Matrix &matrix = *products[p].matrix;
     for (int64_t begin = 0, end; begin < matrix.outputs; begin = end) {
-      size_t bytes = std::max(smallest, left / static_cast<size_t>(2 * pool_.threads()));
-      end = std::min(matrix.outputs, begin + std::max<int64_t>(8, static_cast<int64_t>(bytes / matrix.stride) / 8 * 8));
-      left -= static_cast<size_t>(end - begin) * matrix.stride;
+      int64_t numbers = std::max(smallest, left / (2 * pool_.threads()));
+      end = std::min(matrix.outputs, begin + std::max<int64_t>(8, numbers / matrix.inputs / 8 * 8));
+      left -= (end - begin) * matrix.inputs;
       pieces[used++] = {&products[p], begin, end};
     }
   }
   pool_.run(used, [&](size_t chunk) {
     auto [product, begin, end] = pieces[chunk];
-    table_.multiply_rows(product->matrix, begin, end, product->input, static_cast<int32_t>(rows), product->output, product->output_stride);
+    table_.multiply_rows(product->matrix, begin, end, product->input, static_cast<int32_t>(rows), product->output,
+                         product->output_stride);
     if (product->squares)
       for (int64_t r = 0; r < rows; r++)
-        table_.activate(kernels::Activation::relu_squared, end - begin, product->output + r * product->output_stride + begin);
+        table_.activate(kernels::Activation::relu_squared, end - begin,
+                        product->output + r * product->output_stride + begin);
   });
 }
 
 void CpuExecutor::multiply_many(const Product *products, size_t count, int64_t rows) {
   size_t tasks = 0;
-  auto tasks_of = [](const Product &product) { return static_cast<size_t>((product.matrix->outputs + product_outputs - 1) / product_outputs); };
+  auto tasks_of = [](const Product &product) {
+    return static_cast<size_t>((product.matrix->outputs + product_outputs - 1) / product_outputs);
+  };
   for (size_t p = 0; p < count; p++) tasks += tasks_of(products[p]);
   each_task(tasks, [&](size_t task, size_t worker) {
     size_t p = 0;
     while (task >= tasks_of(products[p])) task -= tasks_of(products[p++]);
     const Product &product = products[p];
-    int64_t begin = static_cast<int64_t>(task) * product_outputs, end = std::min(product.matrix->outputs, begin + product_outputs);
-    table_.multiply(product.matrix, begin, end, product.input, product.input_stride, rows, product.output, product.output_stride,
-                    work_.scratch + worker * scratch_floats_);
+    int64_t begin = static_cast<int64_t>(task) * product_outputs,
+            end = std::min(product.matrix->outputs, begin + product_outputs);
+    table_.multiply(product.matrix, begin, end, product.input, product.input_stride, rows, product.output,
+                    product.output_stride, work_.scratch + worker * scratch_floats_);
     if (product.squares)
       for (int64_t r = 0; r < rows; r++)
-        table_.activate(kernels::Activation::relu_squared, end - begin, product.output + r * product.output_stride + begin);
+        table_.activate(kernels::Activation::relu_squared, end - begin,
+                        product.output + r * product.output_stride + begin);
   });
 }
 
@@ -239,8 +273,8 @@ void CpuExecutor::logits(const Batch &batch) {
   for (size_t first = 0; first < wanted; first += logits_group) {
     int64_t rows = static_cast<int64_t>(std::min<size_t>(wanted - first, logits_group));
     for (int64_t r = 0; r < rows; r++)  // wanted rows move to the front: rising, so none is overwritten before its turn
-      table_.layer_norm(hyper_.width, row(work_.x, batch.logits[first + static_cast<size_t>(r)].row), weights.ln_out_weight,
-                        weights.ln_out_bias, 1e-5f, row(work_.h, r));
+      table_.layer_norm(hyper_.width, row(work_.x, batch.logits[first + static_cast<size_t>(r)].row),
+                        weights.ln_out_weight, weights.ln_out_bias, 1e-5f, row(work_.h, r));
     float *target = wanted == 1 ? batch.logits[0].logits : work_.logits;
     Product product{&weights.head, work_.h, width_stride_, target, hyper_.vocab_size};
     if (rows <= few_rows_) {
@@ -252,7 +286,8 @@ void CpuExecutor::logits(const Batch &batch) {
     }
     if (wanted > 1)
       for (int64_t r = 0; r < rows; r++)
-        std::memcpy(batch.logits[first + static_cast<size_t>(r)].logits, target + r * hyper_.vocab_size, static_cast<size_t>(hyper_.vocab_size) * sizeof(float));
+        std::memcpy(batch.logits[first + static_cast<size_t>(r)].logits, target + r * hyper_.vocab_size,
+                    static_cast<size_t>(hyper_.vocab_size) * sizeof(float));
   }
 }
 
@@ -266,19 +301,23 @@ void CpuExecutor::run_few(const Batch &batch) {
     const CpuLayer &layer = weights.layers[static_cast<size_t>(l)];
     bool is_first_layer = l == 0;
 
-    for (int64_t r = 0; r < rows; r++) table_.layer_norm(width, row(w.x, r), layer.ln1_weight, layer.ln1_bias, 1e-5f, row(w.h, r));
+    for (int64_t r = 0; r < rows; r++)
+      table_.layer_norm(width, row(w.x, r), layer.ln1_weight, layer.ln1_bias, 1e-5f, row(w.h, r));
     const float *mixes[6] = {layer.x_r, layer.x_w, layer.x_k, layer.x_v, layer.x_a, layer.x_g};
     for (size_t s = 0; s < batch.segments.size(); s++)
       for (int64_t r = batch.segments[s].begin; r < batch.segments[s].end; r++)
         for (int m = 0; m < 6; m++)
-          table_.token_shift(width, row(w.h, r), previous_row(batch, r, s, layout_.att_shift(l)), mixes[m], row(w.mixed[m], r));
+          table_.token_shift(width, row(w.h, r), previous_row(batch, r, s, layout_.att_shift(l)), mixes[m],
+                             row(w.mixed[m], r));
     save_shift(batch, layout_.att_shift(l));
 
-    Product products[7] = {
-        {&layer.receptance, w.mixed[0], 0, w.receptance, width_stride_}, {&layer.key, w.mixed[2], 0, w.key, width_stride_},
-        {&layer.value, w.mixed[3], 0, w.value, width_stride_},           {&layer.w1, w.mixed[1], 0, w.low_w, rank_stride_},
-        {&layer.a1, w.mixed[4], 0, w.low_a, rank_stride_},               {&layer.g1, w.mixed[5], 0, w.low_g, rank_stride_},
-        {&layer.v1, w.mixed[3], 0, w.low_v, rank_stride_}};
+    Product products[7] = {{&layer.receptance, w.mixed[0], 0, w.receptance, width_stride_},
+                           {&layer.key, w.mixed[2], 0, w.key, width_stride_},
+                           {&layer.value, w.mixed[3], 0, w.value, width_stride_},
+                           {&layer.w1, w.mixed[1], 0, w.low_w, rank_stride_},
+                           {&layer.a1, w.mixed[4], 0, w.low_a, rank_stride_},
+                           {&layer.g1, w.mixed[5], 0, w.low_g, rank_stride_},
+                           {&layer.v1, w.mixed[3], 0, w.low_v, rank_stride_}};
     size_t count = is_first_layer ? 6 : 7;
     for (size_t p = 0; p < count; p++) {
       prepare(*products[p].matrix, products[p].input, width_stride_, rows, w.prepared[p]);
@@ -300,7 +339,8 @@ void CpuExecutor::run_few(const Batch &batch) {
     }
     for (size_t s = 0; s < batch.segments.size(); s++)
       for (int64_t r = batch.segments[s].begin; r < batch.segments[s].end; r++)
-        table_.token_shift(width, row(w.h, r), previous_row(batch, r, s, layout_.ffn_shift(l)), layer.ffn_x_k, row(w.mixed[0], r));
+        table_.token_shift(width, row(w.h, r), previous_row(batch, r, s, layout_.ffn_shift(l)), layer.ffn_x_k,
+                           row(w.mixed[0], r));
     save_shift(batch, layout_.ffn_shift(l));
 
     prepare(layer.ffn_key, w.mixed[0], width_stride_, rows, w.prepared[0]);
@@ -318,26 +358,31 @@ void CpuExecutor::time_mix_few(const CpuLayer &layer, const Batch &batch, bool i
   size_t wkv_offset = layout_.wkv(&layer - store_.weights().layers.data());
   int64_t groups = std::min<int64_t>(hyper_.heads, pool_.threads() > 1 ? 2 * pool_.threads() : 1);
   pool_.run(static_cast<size_t>(groups), [&](size_t chunk) {
-    int64_t group = static_cast<int64_t>(chunk), first = hyper_.heads * group / groups, last = hyper_.heads * (group + 1) / groups;
+    int64_t group = static_cast<int64_t>(chunk), first = hyper_.heads * group / groups,
+            last = hyper_.heads * (group + 1) / groups;
     int64_t begin = first * size, end = last * size;
     auto second = [&](const Matrix &matrix, const float *low, float *out) {
-      table_.multiply_columns(&matrix, 0, matrix.inputs, begin, end, low, rank_stride_, static_cast<int32_t>(rows), out, width_stride_);
+      table_.multiply_columns(&matrix, 0, matrix.inputs, begin, end, low, rank_stride_, static_cast<int32_t>(rows), out,
+                              width_stride_);
     };
     second(layer.w2, w.low_w, w.decay);
     second(layer.a2, w.low_a, w.rate);
     second(layer.g2, w.low_g, w.gate);
     if (!is_first_layer) second(layer.v2, w.low_v, w.value_mix);
     for (int64_t r = 0; r < rows; r++) {
-      if (is_first_layer) std::memcpy(row(w.first_value, r) + begin, row(w.value, r) + begin, static_cast<size_t>(end - begin) * sizeof(float));
+      if (is_first_layer)
+        std::memcpy(row(w.first_value, r) + begin, row(w.value, r) + begin,
+                    static_cast<size_t>(end - begin) * sizeof(float));
       kernels::TimeMixInputs io = mix_inputs(layer, r, is_first_layer);
       table_.time_mix_inputs(&io, first, last);
     }
     for (const Segment &segment : batch.segments)
-    for (int64_t head = first; head < last; head++) {
-      int64_t at = segment.begin * width_stride_ + head * size;
-      table_.wkv(segment.end - segment.begin, width_stride_, w.receptance + at, w.decay + at, w.key + at, w.value + at, w.removal + at,
-                 w.rate + at, segment.state + wkv_offset + static_cast<size_t>(head * size * size), w.wkv + at, size);
-    }
+      for (int64_t head = first; head < last; head++) {
+        int64_t at = segment.begin * width_stride_ + head * size;
+        table_.wkv(segment.end - segment.begin, width_stride_, w.receptance + at, w.decay + at, w.key + at,
+                   w.value + at, w.removal + at, w.rate + at,
+                   segment.state + wkv_offset + static_cast<size_t>(head * size * size), w.wkv + at, size);
+      }
     for (int64_t r = 0; r < rows; r++) {
       kernels::TimeMixOutputs io = mix_outputs(layer, r);
       table_.time_mix_outputs(&io, first, last);
@@ -361,13 +406,15 @@ void CpuExecutor::ffn_value_few(const CpuLayer &layer, int64_t rows) {
   int64_t tiles = (value.outputs + 63) / 64, cuts = std::min<int64_t>(tiles, (4 * pool_.threads() + parts - 1) / parts);
   pool_.run(static_cast<size_t>(parts * cuts), [&](size_t chunk) {
     int64_t part = static_cast<int64_t>(chunk) / cuts, cut = static_cast<int64_t>(chunk) % cuts;
-    int64_t begin = groups * part / parts * kernels::block, end = std::min(value.inputs, groups * (part + 1) / parts * kernels::block);
+    int64_t begin = groups * part / parts * kernels::block,
+            end = std::min(value.inputs, groups * (part + 1) / parts * kernels::block);
     int64_t output_begin = tiles * cut / cuts * 64, output_end = std::min(value.outputs, tiles * (cut + 1) / cuts * 64);
-    table_.multiply_columns(&value, begin, end, output_begin, output_end, w.ffn, ffn_stride_, static_cast<int32_t>(rows),
-                            w.partial + part * max_vectors * width_stride_, width_stride_);
+    table_.multiply_columns(&value, begin, end, output_begin, output_end, w.ffn, ffn_stride_,
+                            static_cast<int32_t>(rows), w.partial + part * max_vectors * width_stride_, width_stride_);
   });
   for (int64_t p = 0; p < parts; p++)
-    for (int64_t r = 0; r < rows; r++) table_.add(hyper_.width, row(w.x, r), w.partial + (p * max_vectors + r) * width_stride_);
+    for (int64_t r = 0; r < rows; r++)
+      table_.add(hyper_.width, row(w.x, r), w.partial + (p * max_vectors + r) * width_stride_);
 }
 
 // ---- many rows: products of matrices, everything else by rows or by heads
@@ -378,13 +425,18 @@ void CpuExecutor::run_many(const Batch &batch) {
   const CpuWeights &weights = store_.weights();
   std::span<const Segment> segments = batch.segments;
   auto segment_of = [&](int64_t r) {
-    return static_cast<size_t>(std::upper_bound(segments.begin(), segments.end(), r, [](int64_t value, const Segment &s) { return value < s.begin; }) - segments.begin()) - 1;
+    return static_cast<size_t>(std::upper_bound(segments.begin(), segments.end(), r,
+                                                [](int64_t value, const Segment &s) { return value < s.begin; }) -
+                               segments.begin()) -
+           1;
   };
   for (int64_t l = 0; l < hyper_.layers; l++) {
     const CpuLayer &layer = weights.layers[static_cast<size_t>(l)];
     bool is_first_layer = l == 0;
 
-    each_row(rows, [&](int64_t r) { table_.layer_norm(width, row(w.x, r), layer.ln1_weight, layer.ln1_bias, 1e-5f, row(w.h, r)); });
+    each_row(rows, [&](int64_t r) {
+      table_.layer_norm(width, row(w.x, r), layer.ln1_weight, layer.ln1_bias, 1e-5f, row(w.h, r));
+    });
     const float *mixes[6] = {layer.x_r, layer.x_w, layer.x_k, layer.x_v, layer.x_a, layer.x_g};
     each_row(rows, [&](int64_t r) {
       const float *previous = previous_row(batch, r, segment_of(r), layout_.att_shift(l));
@@ -392,11 +444,13 @@ void CpuExecutor::run_many(const Batch &batch) {
     });
     save_shift(batch, layout_.att_shift(l));
 
-    Product first[7] = {
-        {&layer.receptance, w.mixed[0], width_stride_, w.receptance, width_stride_}, {&layer.key, w.mixed[2], width_stride_, w.key, width_stride_},
-        {&layer.value, w.mixed[3], width_stride_, w.value, width_stride_},           {&layer.w1, w.mixed[1], width_stride_, w.low_w, rank_stride_},
-        {&layer.a1, w.mixed[4], width_stride_, w.low_a, rank_stride_},               {&layer.g1, w.mixed[5], width_stride_, w.low_g, rank_stride_},
-        {&layer.v1, w.mixed[3], width_stride_, w.low_v, rank_stride_}};
+    Product first[7] = {{&layer.receptance, w.mixed[0], width_stride_, w.receptance, width_stride_},
+                        {&layer.key, w.mixed[2], width_stride_, w.key, width_stride_},
+                        {&layer.value, w.mixed[3], width_stride_, w.value, width_stride_},
+                        {&layer.w1, w.mixed[1], width_stride_, w.low_w, rank_stride_},
+                        {&layer.a1, w.mixed[4], width_stride_, w.low_a, rank_stride_},
+                        {&layer.g1, w.mixed[5], width_stride_, w.low_g, rank_stride_},
+                        {&layer.v1, w.mixed[3], width_stride_, w.low_v, rank_stride_}};
     multiply_many(first, is_first_layer ? 6 : 7, rows);
     each_row(rows, [&](int64_t r) {
       table_.activate(kernels::Activation::tanh, hyper_.rank_w, w.low_w + r * rank_stride_);
@@ -409,15 +463,17 @@ void CpuExecutor::run_many(const Batch &batch) {
     multiply_many(second, is_first_layer ? 3 : 4, rows);
 
     each_row(rows, [&](int64_t r) {
-      if (is_first_layer) std::memcpy(row(w.first_value, r), row(w.value, r), static_cast<size_t>(width) * sizeof(float));
+      if (is_first_layer)
+        std::memcpy(row(w.first_value, r), row(w.value, r), static_cast<size_t>(width) * sizeof(float));
       kernels::TimeMixInputs io = mix_inputs(layer, r, is_first_layer);
       table_.time_mix_inputs(&io, 0, hyper_.heads);
     });
     each_task(segments.size() * static_cast<size_t>(hyper_.heads), [&](size_t task, size_t) {
       const Segment &segment = segments[task / static_cast<size_t>(hyper_.heads)];
       int64_t head = static_cast<int64_t>(task) % hyper_.heads, at = segment.begin * width_stride_ + head * size;
-      table_.wkv(segment.end - segment.begin, width_stride_, w.receptance + at, w.decay + at, w.key + at, w.value + at, w.removal + at,
-                 w.rate + at, segment.state + layout_.wkv(l) + static_cast<size_t>(head * size * size), w.wkv + at, size);
+      table_.wkv(segment.end - segment.begin, width_stride_, w.receptance + at, w.decay + at, w.key + at, w.value + at,
+                 w.removal + at, w.rate + at, segment.state + layout_.wkv(l) + static_cast<size_t>(head * size * size),
+                 w.wkv + at, size);
     });
     each_row(rows, [&](int64_t r) {
       kernels::TimeMixOutputs io = mix_outputs(layer, r);
@@ -431,7 +487,8 @@ void CpuExecutor::run_many(const Batch &batch) {
       table_.layer_norm(width, row(w.x, r), layer.ln2_weight, layer.ln2_bias, 1e-5f, row(w.h, r));
     });
     each_row(rows, [&](int64_t r) {
-      table_.token_shift(width, row(w.h, r), previous_row(batch, r, segment_of(r), layout_.ffn_shift(l)), layer.ffn_x_k, row(w.mixed[0], r));
+      table_.token_shift(width, row(w.h, r), previous_row(batch, r, segment_of(r), layout_.ffn_shift(l)), layer.ffn_x_k,
+                         row(w.mixed[0], r));
     });
     save_shift(batch, layout_.ffn_shift(l));
 

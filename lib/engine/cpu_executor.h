@@ -44,26 +44,26 @@ class CpuExecutor final : public Executor {
   struct Workspace {
     int64_t rows = 0, logits_rows = 0;
     Buffer memory;
-    float *x, *h;                             // residual; normalised input of the mix at hand
-    float *mixed[6];                          // token-shifted inputs r, w, k, v, a, g; dead after the first products
+    float *x, *h;     // residual; normalised input of the mix at hand
+    float *mixed[6];  // token-shifted inputs r, w, k, v, a, g; dead after the first products
     float *receptance, *decay, *key, *value, *rate, *gate, *first_value;
-    float *removal, *value_mix, *wkv, *out;   // share memory with `mixed`
-    float *product;                           // what an output matrix gave
-    float *low_w, *low_a, *low_v, *low_g;     // [rows][rank_stride]
-    float *ffn;                               // [rows][ffn_stride]
-    float *prepared[7];                       // [max_vectors][prepared_floats]: receptance key value w1 a1 v1 g1
-    float *partial;                           // [ffn_parts][max_vectors][width_stride]
-    float *logits;                            // [logits_rows][vocab]
-    float *scratch;                           // [threads][scratch_floats]
+    float *removal, *value_mix, *wkv, *out;  // share memory with `mixed`
+    float *product;                          // what an output matrix gave
+    float *low_w, *low_a, *low_v, *low_g;    // [rows][rank_stride]
+    float *ffn;                              // [rows][ffn_stride]
+    float *prepared[7];                      // [max_vectors][prepared_floats]: receptance key value w1 a1 v1 g1
+    float *partial;                          // [ffn_parts][max_vectors][width_stride]
+    float *logits;                           // [logits_rows][vocab]
+    float *scratch;                          // [threads][scratch_floats]
   };
   // One matrix and the rows it multiplies.
   struct Product {
     const kernels::Matrix *matrix;
-    const float *input;     // few rows: prepared; many rows: [rows][input_stride]
+    const float *input;  // few rows: prepared; many rows: [rows][input_stride]
     int64_t input_stride;
     float *output;
     int64_t output_stride;
-    bool squares = false;   // relu^2 on the result
+    bool squares = false;  // relu^2 on the result
   };
 
   void embed(const Batch &batch);

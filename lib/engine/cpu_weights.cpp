@@ -22,12 +22,18 @@ constexpr int64_t pack_outputs = 64;
 
 Format wanted_format(wkv_type type, formats::StoredType stored) {
   switch (type) {
-    case WKV_TYPE_F32: return Format::f32;
-    case WKV_TYPE_F16: return Format::f16;
-    case WKV_TYPE_BF16: return Format::bf16;
-    case WKV_TYPE_Q8: return Format::q8;
-    case WKV_TYPE_Q4: return Format::q4;
-    default: return exact_format(stored);
+    case WKV_TYPE_F32:
+      return Format::f32;
+    case WKV_TYPE_F16:
+      return Format::f16;
+    case WKV_TYPE_BF16:
+      return Format::bf16;
+    case WKV_TYPE_Q8:
+      return Format::q8;
+    case WKV_TYPE_Q4:
+      return Format::q4;
+    default:
+      return exact_format(stored);
   }
 }
 
@@ -35,13 +41,20 @@ Format wanted_format(wkv_type type, formats::StoredType stored) {
 
 const char *name_of(Format format) {
   switch (format) {
-    case Format::f32: return "F32";
-    case Format::f16: return "F16";
-    case Format::bf16: return "BF16";
-    case Format::q8: return "Q8";
-    case Format::q4: return "Q4";
-    case Format::q4_affine: return "Q4 affine";
-    case Format::q8_affine: return "Q8 affine";
+    case Format::f32:
+      return "F32";
+    case Format::f16:
+      return "F16";
+    case Format::bf16:
+      return "BF16";
+    case Format::q8:
+      return "Q8";
+    case Format::q4:
+      return "Q4";
+    case Format::q4_affine:
+      return "Q4 affine";
+    case Format::q8_affine:
+      return "Q8 affine";
   }
   return "?";
 }
@@ -51,9 +64,15 @@ size_t matrix_bytes(Format format, Order order, int64_t outputs, int64_t inputs)
   return column_bytes(format, outputs) * static_cast<size_t>(is_quantised(format) ? inputs / kernels::block : inputs);
 }
 
-CpuWeightStore::CpuWeightStore(const formats::Checkpoint &checkpoint, const HyperParameters &hyper, wkv_type weight_type,
-                               std::shared_ptr<MemoryAccount> account, ThreadPool &pool, const Progress &progress)
-    : checkpoint_(checkpoint), hyper_(hyper), weight_type_(weight_type), account_(std::move(account)), pool_(pool), progress_(progress) {
+CpuWeightStore::CpuWeightStore(const formats::Checkpoint &checkpoint, const HyperParameters &hyper,
+                               wkv_type weight_type, std::shared_ptr<MemoryAccount> account, ThreadPool &pool,
+                               const Progress &progress)
+    : checkpoint_(checkpoint),
+      hyper_(hyper),
+      weight_type_(weight_type),
+      account_(std::move(account)),
+      pool_(pool),
+      progress_(progress) {
   try {
     for (const auto &[name, tensor] : checkpoint_.tensors) total_bytes_ += tensor.bytes.size();
 
@@ -107,7 +126,8 @@ CpuWeightStore::CpuWeightStore(const formats::Checkpoint &checkpoint, const Hype
     account_->reserve(MemoryKind::weights, weights_.embedding.bytes.size());
     weights_.mapped_bytes += weights_.embedding.bytes.size();
     finish(weights_.embedding, false);
-    if (progress_ && done_bytes_ < total_bytes_ && progress_(total_bytes_, total_bytes_)) fail(WKV_CANCELLED, "loading was cancelled");
+    if (progress_ && done_bytes_ < total_bytes_ && progress_(total_bytes_, total_bytes_))
+      fail(WKV_CANCELLED, "loading was cancelled");
   } catch (...) {
     account_->release(MemoryKind::weights, weights_.mapped_bytes);
     throw;
@@ -156,7 +176,8 @@ const float *CpuWeightStore::vector(const std::string &name) {
   return to;
 }
 
-Matrix CpuWeightStore::in_place(const Tensor &tensor, int64_t outputs, int64_t inputs, size_t stride, Format format, Order order) {
+Matrix CpuWeightStore::in_place(const Tensor &tensor, int64_t outputs, int64_t inputs, size_t stride, Format format,
+                                Order order) {
   account_->reserve(MemoryKind::weights, tensor.bytes.size());
   weights_.mapped_bytes += tensor.bytes.size();
   return {tensor.bytes.data(), outputs, inputs, stride, format, order};
@@ -187,7 +208,8 @@ Matrix CpuWeightStore::pack(const std::string &name, Order order, Use use) {
   Matrix matrix;
   bool is_copied = order == Order::columns || !is_same_layout(from.type, format) || from.strides[1] != 1;
   if (!is_copied) {
-    size_t stride = formats::block_bytes(from.type) * static_cast<size_t>(from.strides[0] / formats::block_values(from.type));
+    size_t stride =
+        formats::block_bytes(from.type) * static_cast<size_t>(from.strides[0] / formats::block_values(from.type));
     matrix = in_place(from, from.shape[0], from.shape[1], stride, format, Order::rows);
   } else if (order == Order::rows) {
     matrix = pack_rows(from, format);
@@ -211,7 +233,8 @@ Matrix CpuWeightStore::pack_rows(const Tensor &from, Format format) {
   pool_.run(scratch.size() / static_cast<size_t>(inputs), [&](size_t worker) {
     for (int64_t tile; (tile = next.fetch_add(1)) < tiles;)
       for (int64_t row = tile * pack_outputs; row < std::min(outputs, (tile + 1) * pack_outputs); row++)
-        pack_row(from, row, format, scratch.data() + worker * static_cast<size_t>(inputs), to + static_cast<size_t>(row) * stride);
+        pack_row(from, row, format, scratch.data() + worker * static_cast<size_t>(inputs),
+                 to + static_cast<size_t>(row) * stride);
   });
   return {to, outputs, inputs, stride, format, Order::rows};
 }
@@ -235,7 +258,8 @@ Matrix CpuWeightStore::pack_columns(const Tensor &from, Format format) {
       if (!is_direct) {
         std::byte *packed = rows.data() + worker * row * pack_outputs;
         for (int64_t o = begin; o < end; o++)
-          pack_row(from, o, format, scratch.data() + worker * static_cast<size_t>(inputs), packed + static_cast<size_t>(o - begin) * row);
+          pack_row(from, o, format, scratch.data() + worker * static_cast<size_t>(inputs),
+                   packed + static_cast<size_t>(o - begin) * row);
         source = packed;
       }
       rows_to_columns(format, source, begin, end, outputs, inputs, to);
@@ -251,20 +275,23 @@ Matrix CpuWeightStore::pack_low_rank(const std::string &name, Order order) {
   int64_t inputs = from.shape[0], outputs = from.shape[1];
   Format format = exact_format(from.type);
   size_t value = formats::block_bytes(from.type);
-  if (is_quantised(format)) fail(WKV_UNSUPPORTED, "tensor %s: low-rank matrices of type %s", name.c_str(), formats::name_of(from.type));
+  if (is_quantised(format))
+    fail(WKV_UNSUPPORTED, "tensor %s: low-rank matrices of type %s", name.c_str(), formats::name_of(from.type));
   // Which axis must be contiguous: inputs within an output, or outputs within an input.
   int64_t inner = order == Order::rows ? 0 : 1, outer = 1 - inner;
   Matrix matrix;
   bool is_copied = from.strides[static_cast<size_t>(inner)] != 1;
   if (!is_copied) {
-    matrix = in_place(from, outputs, inputs, value * static_cast<size_t>(from.strides[static_cast<size_t>(outer)]), format, order);
+    matrix = in_place(from, outputs, inputs, value * static_cast<size_t>(from.strides[static_cast<size_t>(outer)]),
+                      format, order);
   } else {
     int64_t rows = from.shape[static_cast<size_t>(outer)], count = from.shape[static_cast<size_t>(inner)];
     std::byte *to = allocate(value * static_cast<size_t>(rows * count));
     for (int64_t r = 0; r < rows; r++)
       for (int64_t i = 0; i < count; i++)
-        std::copy_n(from.bytes.data() + value * static_cast<size_t>(r * from.strides[static_cast<size_t>(outer)] + i * from.strides[static_cast<size_t>(inner)]), value,
-                    to + value * static_cast<size_t>(r * count + i));
+        std::copy_n(from.bytes.data() + value * static_cast<size_t>(r * from.strides[static_cast<size_t>(outer)] +
+                                                                    i * from.strides[static_cast<size_t>(inner)]),
+                    value, to + value * static_cast<size_t>(r * count + i));
     matrix = {to, outputs, inputs, value * static_cast<size_t>(count), format, order};
   }
   finish(from, is_copied);

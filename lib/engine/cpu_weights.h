@@ -27,7 +27,7 @@ struct CpuLayer {
   kernels::Matrix w1, a1, v1, g1;  // first low-rank products, Order::rows; v1, v2: no data in layer 0
   kernels::Matrix w2, a2, v2, g2;  // second ones, Order::columns
   kernels::Matrix ffn_key;
-  kernels::Matrix ffn_value;       // Order::columns where its format allows: inputs that are zero are skipped
+  kernels::Matrix ffn_value;  // Order::columns where its format allows: inputs that are zero are skipped
 };
 
 struct CpuWeights {
@@ -58,7 +58,8 @@ class CpuWeightStore {
   kernels::Matrix pack_rows(const formats::Tensor &tensor, kernels::Format format);
   const float *vector(const std::string &name);
   const formats::Tensor &tensor(const std::string &name) const;
-  kernels::Matrix in_place(const formats::Tensor &tensor, int64_t outputs, int64_t inputs, size_t stride, kernels::Format format, kernels::Order order);
+  kernels::Matrix in_place(const formats::Tensor &tensor, int64_t outputs, int64_t inputs, size_t stride,
+                           kernels::Format format, kernels::Order order);
   std::byte *allocate(size_t bytes);
   void finish(const formats::Tensor &tensor, bool is_copied);
   void count_type(const kernels::Matrix &matrix);

@@ -23,9 +23,9 @@ struct LogitsRow {
 };
 
 struct Batch {
-  std::span<const int32_t> tokens;      // one a row, checked
-  std::span<const Segment> segments;    // in order, covering all rows, each with its own state
-  std::span<const LogitsRow> logits;    // rising rows
+  std::span<const int32_t> tokens;    // one a row, checked
+  std::span<const Segment> segments;  // in order, covering all rows, each with its own state
+  std::span<const LogitsRow> logits;  // rising rows
 };
 
 // What wkv_model_info says about a backend's weights.

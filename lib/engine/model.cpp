@@ -65,12 +65,18 @@ Model::~Model() = default;
 
 std::shared_ptr<Model> Model::load(formats::Checkpoint checkpoint, const LoadOptions &options) {
   std::shared_ptr<Model> model(new Model);
-  if (options.threads < 0 || options.threads > 256) fail(WKV_INVALID, "threads is %d, expected 0 to 256", options.threads);
-  if (options.chunk_tokens < 0 || options.chunk_tokens > 4096) fail(WKV_INVALID, "chunk_tokens is %d, expected 0 to 4096", options.chunk_tokens);
-  if (options.weight_type < WKV_TYPE_DEFAULT || options.weight_type > WKV_TYPE_Q4) fail(WKV_INVALID, "weight_type %d does not exist", options.weight_type);
-  if (options.state_type < WKV_TYPE_DEFAULT || options.state_type > WKV_TYPE_Q4) fail(WKV_INVALID, "state_type %d does not exist", options.state_type);
-  if (options.state_type > WKV_TYPE_F32) fail(WKV_UNSUPPORTED, "state_type %d: the cpu keeps states in F32 only", options.state_type);
-  if (options.device != "" && options.device != "auto" && options.device != "cpu") fail(WKV_NOT_FOUND, "device '%s' is not present; this build has cpu", options.device.c_str());
+  if (options.threads < 0 || options.threads > 256)
+    fail(WKV_INVALID, "threads is %d, expected 0 to 256", options.threads);
+  if (options.chunk_tokens < 0 || options.chunk_tokens > 4096)
+    fail(WKV_INVALID, "chunk_tokens is %d, expected 0 to 4096", options.chunk_tokens);
+  if (options.weight_type < WKV_TYPE_DEFAULT || options.weight_type > WKV_TYPE_Q4)
+    fail(WKV_INVALID, "weight_type %d does not exist", options.weight_type);
+  if (options.state_type < WKV_TYPE_DEFAULT || options.state_type > WKV_TYPE_Q4)
+    fail(WKV_INVALID, "state_type %d does not exist", options.state_type);
+  if (options.state_type > WKV_TYPE_F32)
+    fail(WKV_UNSUPPORTED, "state_type %d: the cpu keeps states in F32 only", options.state_type);
+  if (options.device != "" && options.device != "auto" && options.device != "cpu")
+    fail(WKV_NOT_FOUND, "device '%s' is not present; this build has cpu", options.device.c_str());
   select_kernels(options.kernels);
 
   model->hyper_ = derive_hyper_parameters(checkpoint);
@@ -131,10 +137,12 @@ void Model::step(std::span<StepItem> items) {
       if (item.tokens.empty()) continue;
       if (item.cache->account() != account_) fail(WKV_MISMATCH, "item %zu: the cache belongs to another model", i);
       for (int32_t token : item.tokens)
-        if (token < 0 || static_cast<size_t>(token) >= vocab) fail(WKV_INVALID, "token %d is outside the vocabulary of %zu", token, vocab);
+        if (token < 0 || static_cast<size_t>(token) >= vocab)
+          fail(WKV_INVALID, "token %d is outside the vocabulary of %zu", token, vocab);
       if (item.logits) {
         size_t rows = item.wants_all_logits ? item.tokens.size() : 1;
-        if (item.logits_count / vocab < rows) fail(WKV_INVALID, "logits_count is %zu, needed are %zu rows of %zu", item.logits_count, rows, vocab);
+        if (item.logits_count / vocab < rows)
+          fail(WKV_INVALID, "logits_count is %zu, needed are %zu rows of %zu", item.logits_count, rows, vocab);
       }
       if (item.sampler && !item.next_token) fail(WKV_INVALID, "item %zu: next_token is NULL", i);
       if (!taken.take(item.cache->busy())) {
@@ -142,7 +150,8 @@ void Model::step(std::span<StepItem> items) {
         fail(WKV_BUSY, "the cache is in use by another call");
       }
       if (item.sampler && !taken.take(item.sampler->busy())) {
-        if (taken.has(item.sampler->busy())) fail(WKV_INVALID, "item %zu: the same sampler stands in an earlier item", i);
+        if (taken.has(item.sampler->busy()))
+          fail(WKV_INVALID, "item %zu: the same sampler stands in an earlier item", i);
         fail(WKV_BUSY, "the sampler is in use by another call");
       }
     } catch (const Error &error) {
@@ -158,7 +167,8 @@ void Model::step(std::span<StepItem> items) {
   size_t rows_total = 0, logits_total = 0, rows_limit = static_cast<size_t>(info_.chunk_tokens);
   for (const StepItem &item : items) {
     rows_total += item.tokens.size();
-    if (!item.tokens.empty() && (item.logits || item.sampler)) logits_total += item.logits && item.wants_all_logits ? item.tokens.size() : 1;
+    if (!item.tokens.empty() && (item.logits || item.sampler))
+      logits_total += item.logits && item.wants_all_logits ? item.tokens.size() : 1;
   }
   if (rows_total == 0) return;
   size_t chunk_rows = std::min(rows_limit, rows_total);
@@ -171,7 +181,9 @@ void Model::step(std::span<StepItem> items) {
   logits.reserve(std::min(chunk_rows, logits_total));
   finished.reserve(std::min(chunk_rows, items.size()));
   // Scores that only a sampler will see.
-  size_t unseen = static_cast<size_t>(std::count_if(items.begin(), items.end(), [](const StepItem &item) { return item.sampler && !item.logits && !item.tokens.empty(); }));
+  size_t unseen = static_cast<size_t>(std::count_if(items.begin(), items.end(), [](const StepItem &item) {
+    return item.sampler && !item.logits && !item.tokens.empty();
+  }));
   Buffer unseen_logits(account_, MemoryKind::workspace, std::min(unseen, chunk_rows) * vocab * sizeof(float));
   std::vector<float *> last_logits;  // of `finished`
   last_logits.reserve(std::min(chunk_rows, items.size()));
@@ -187,12 +199,14 @@ void Model::step(std::span<StepItem> items) {
       if (count > 0) {
         int64_t begin = static_cast<int64_t>(tokens.size()), end = begin + static_cast<int64_t>(count);
         segments.push_back({item.cache->state(), begin, end});
-        tokens.insert(tokens.end(), item.tokens.begin() + static_cast<ptrdiff_t>(at), item.tokens.begin() + static_cast<ptrdiff_t>(at + count));
+        tokens.insert(tokens.end(), item.tokens.begin() + static_cast<ptrdiff_t>(at),
+                      item.tokens.begin() + static_cast<ptrdiff_t>(at + count));
         item.cache->position += count;
         item.cache->last_token = tokens.back();
         bool is_last = at + count == item.tokens.size();
         if (item.logits && item.wants_all_logits) {
-          for (size_t r = 0; r < count; r++) logits.push_back({begin + static_cast<int64_t>(r), item.logits + (at + r) * vocab});
+          for (size_t r = 0; r < count; r++)
+            logits.push_back({begin + static_cast<int64_t>(r), item.logits + (at + r) * vocab});
         } else if (is_last && (item.logits || item.sampler)) {
           logits.push_back({end - 1, item.logits ? item.logits : unseen_logits.as<float>() + unseen_rows++ * vocab});
         }
@@ -219,7 +233,9 @@ void Model::step(std::span<StepItem> items) {
         item.status = WKV_OUT_OF_MEMORY;
       }
     };
-    executor_->parallel(finished.size(), [](void *context, size_t index) { (*static_cast<decltype(sample) *>(context))(index); }, &sample);
+    executor_->parallel(
+        finished.size(), [](void *context, size_t index) { (*static_cast<decltype(sample) *>(context))(index); },
+        &sample);
   }
   for (size_t i = 0; i < items.size(); i++)
     if (items[i].status != WKV_OK) fail(items[i].status, "item %zu: the sampler found no token to choose", i);

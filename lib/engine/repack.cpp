@@ -126,7 +126,8 @@ void pack_q6_k(const std::byte *in, int64_t inputs, std::byte *out) {
         affine.scale[s] = d * static_cast<float>(static_cast<int8_t>(byte_at(scales, 8 * half + 2 * part + s)));
       for (int64_t i = 0; i < 32; i++) {
         unsigned nibbles = byte_at(low, 64 * half + 32 * (part % 2) + i);
-        unsigned value = (part < 2 ? nibbles & 15u : nibbles >> 4) | (byte_at(high, 32 * half + i) >> (2 * part) & 3u) << 4;
+        unsigned value = (part < 2 ? nibbles & 15u : nibbles >> 4) | (byte_at(high, 32 * half + i) >> (2 * part) & 3u)
+                                                                         << 4;
         affine.values[i] = static_cast<int8_t>(static_cast<int>(value) - 32);
       }
       std::memcpy(out, &affine, sizeof affine);
@@ -136,25 +137,34 @@ void pack_q6_k(const std::byte *in, int64_t inputs, std::byte *out) {
 
 StoredType stored_type(Format format) {
   switch (format) {
-    case Format::f32: return StoredType::f32;
-    case Format::f16: return StoredType::f16;
-    case Format::bf16: return StoredType::bf16;
-    case Format::q8: return StoredType::q8_0;
-    case Format::q4: return StoredType::q4_0;
-    default: fail(WKV_INTERNAL, "no stored type for kernel format %d", static_cast<int>(format));
+    case Format::f32:
+      return StoredType::f32;
+    case Format::f16:
+      return StoredType::f16;
+    case Format::bf16:
+      return StoredType::bf16;
+    case Format::q8:
+      return StoredType::q8_0;
+    case Format::q4:
+      return StoredType::q4_0;
+    default:
+      fail(WKV_INTERNAL, "no stored type for kernel format %d", static_cast<int>(format));
   }
 }
 
 // [rows][count] values to their columns: tiles keep both sides in the first cache.
 template <class Value>
-void transpose(const std::byte *rows, size_t stride, int64_t begin, int64_t end, int64_t inputs, size_t column_stride, std::byte *columns) {
+void transpose(const std::byte *rows, size_t stride, int64_t begin, int64_t end, int64_t inputs, size_t column_stride,
+               std::byte *columns) {
   constexpr int64_t tile = 16;
   for (int64_t i0 = 0; i0 < inputs; i0 += tile) {
     int64_t i1 = std::min(inputs, i0 + tile);
     for (int64_t o = begin; o < end; o++) {
       const std::byte *from = rows + static_cast<size_t>(o - begin) * stride;
       std::byte *to = columns + static_cast<size_t>(o) * sizeof(Value);
-      for (int64_t i = i0; i < i1; i++) std::memcpy(to + static_cast<size_t>(i) * column_stride, from + static_cast<size_t>(i) * sizeof(Value), sizeof(Value));
+      for (int64_t i = i0; i < i1; i++)
+        std::memcpy(to + static_cast<size_t>(i) * column_stride, from + static_cast<size_t>(i) * sizeof(Value),
+                    sizeof(Value));
     }
   }
 }
@@ -163,17 +173,24 @@ void transpose(const std::byte *rows, size_t stride, int64_t begin, int64_t end,
 
 Format exact_format(StoredType type) {
   switch (type) {
-    case StoredType::f32: return Format::f32;
-    case StoredType::f16: return Format::f16;
-    case StoredType::bf16: return Format::bf16;
-    case StoredType::q8_0: return Format::q8;
-    case StoredType::q4_0: return Format::q4;
+    case StoredType::f32:
+      return Format::f32;
+    case StoredType::f16:
+      return Format::f16;
+    case StoredType::bf16:
+      return Format::bf16;
+    case StoredType::q8_0:
+      return Format::q8;
+    case StoredType::q4_0:
+      return Format::q4;
     case StoredType::q4_1:
-    case StoredType::q4_k: return Format::q4_affine;
+    case StoredType::q4_k:
+      return Format::q4_affine;
     case StoredType::q5_0:
     case StoredType::q5_1:
     case StoredType::q5_k:
-    case StoredType::q6_k: return Format::q8_affine;
+    case StoredType::q6_k:
+      return Format::q8_affine;
   }
   fail(WKV_INTERNAL, "unknown stored type %d", static_cast<int>(type));
 }
@@ -185,13 +202,19 @@ bool is_same_layout(StoredType type, Format format) {
 size_t row_bytes(Format format, int64_t inputs) {
   size_t n = static_cast<size_t>(inputs);
   switch (format) {
-    case Format::f32: return n * 4;
+    case Format::f32:
+      return n * 4;
     case Format::f16:
-    case Format::bf16: return n * 2;
-    case Format::q8: return n / 32 * 34;
-    case Format::q4: return n / 32 * 18;
-    case Format::q4_affine: return n / 32 * sizeof(AffineBlock4);
-    case Format::q8_affine: return n / 32 * sizeof(AffineBlock8);
+    case Format::bf16:
+      return n * 2;
+    case Format::q8:
+      return n / 32 * 34;
+    case Format::q4:
+      return n / 32 * 18;
+    case Format::q4_affine:
+      return n / 32 * sizeof(AffineBlock4);
+    case Format::q8_affine:
+      return n / 32 * sizeof(AffineBlock8);
   }
   return 0;
 }
@@ -199,35 +222,49 @@ size_t row_bytes(Format format, int64_t inputs) {
 size_t column_bytes(Format format, int64_t outputs) {
   size_t n = static_cast<size_t>(outputs);
   switch (format) {
-    case Format::f32: return n * 4;
+    case Format::f32:
+      return n * 4;
     case Format::f16:
-    case Format::bf16: return n * 2;
-    default: return n * row_bytes(format, block);
+    case Format::bf16:
+      return n * 2;
+    default:
+      return n * row_bytes(format, block);
   }
 }
 
 void pack_row(const formats::Tensor &tensor, int64_t row, Format format, float *scratch, std::byte *out) {
   int64_t inputs = tensor.shape[1];
   if (exact_format(tensor.type) == format && tensor.strides[1] == 1) {
-    size_t stride = formats::block_bytes(tensor.type) * static_cast<size_t>(tensor.strides[0] / formats::block_values(tensor.type));
+    size_t stride =
+        formats::block_bytes(tensor.type) * static_cast<size_t>(tensor.strides[0] / formats::block_values(tensor.type));
     const std::byte *in = tensor.bytes.data() + static_cast<size_t>(row) * stride;
     switch (tensor.type) {
-      case StoredType::q4_1: return pack_q4_1(in, inputs, out);
-      case StoredType::q4_k: return pack_q4_k(in, inputs, out);
-      case StoredType::q5_0: return pack_q5(in, inputs, false, out);
-      case StoredType::q5_1: return pack_q5(in, inputs, true, out);
-      case StoredType::q5_k: return pack_q5_k(in, inputs, out);
-      case StoredType::q6_k: return pack_q6_k(in, inputs, out);
-      default: std::memcpy(out, in, row_bytes(format, inputs)); return;
+      case StoredType::q4_1:
+        return pack_q4_1(in, inputs, out);
+      case StoredType::q4_k:
+        return pack_q4_k(in, inputs, out);
+      case StoredType::q5_0:
+        return pack_q5(in, inputs, false, out);
+      case StoredType::q5_1:
+        return pack_q5(in, inputs, true, out);
+      case StoredType::q5_k:
+        return pack_q5_k(in, inputs, out);
+      case StoredType::q6_k:
+        return pack_q6_k(in, inputs, out);
+      default:
+        std::memcpy(out, in, row_bytes(format, inputs));
+        return;
     }
   }
   formats::decode_row(tensor, row, scratch);
   formats::encode(stored_type(format), scratch, inputs, out);
 }
 
-void rows_to_columns(Format format, const std::byte *rows, int64_t begin, int64_t end, int64_t outputs, int64_t inputs, std::byte *columns) {
+void rows_to_columns(Format format, const std::byte *rows, int64_t begin, int64_t end, int64_t outputs, int64_t inputs,
+                     std::byte *columns) {
   size_t stride = row_bytes(format, inputs);
-  if (format == Format::f32) return transpose<uint32_t>(rows, stride, begin, end, inputs, column_bytes(format, outputs), columns);
+  if (format == Format::f32)
+    return transpose<uint32_t>(rows, stride, begin, end, inputs, column_bytes(format, outputs), columns);
   if (format == Format::f16 || format == Format::bf16)
     return transpose<uint16_t>(rows, stride, begin, end, inputs, column_bytes(format, outputs), columns);
 
@@ -241,7 +278,8 @@ void rows_to_columns(Format format, const std::byte *rows, int64_t begin, int64_
     std::byte *group = columns + static_cast<size_t>(g) * group_size;
     for (int64_t o = begin; o < end; o++) {
       const std::byte *in = rows + static_cast<size_t>(o - begin) * stride + static_cast<size_t>(g) * block_size;
-      for (size_t s = 0; s < items; s++) std::memcpy(group + (s * static_cast<size_t>(outputs) + static_cast<size_t>(o)) * item, in + s * item, item);
+      for (size_t s = 0; s < items; s++)
+        std::memcpy(group + (s * static_cast<size_t>(outputs) + static_cast<size_t>(o)) * item, in + s * item, item);
       const std::byte *values = in + item * items;
       if (!has_nibbles) {
         for (int64_t i = 0; i < block; i++) group[values_at + static_cast<size_t>(i * outputs + o)] = values[i];

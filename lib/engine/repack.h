@@ -28,6 +28,7 @@ void pack_row(const formats::Tensor &tensor, int64_t row, kernels::Format format
 
 // Moves outputs [begin, end) from rows (row_bytes apart, the first one is output `begin`) to their places in a matrix
 // in Order::columns. Quantised nibbles: begin % 64 == 0 and end % 64 == 0.
-void rows_to_columns(kernels::Format format, const std::byte *rows, int64_t begin, int64_t end, int64_t outputs, int64_t inputs, std::byte *columns);
+void rows_to_columns(kernels::Format format, const std::byte *rows, int64_t begin, int64_t end, int64_t outputs,
+                     int64_t inputs, std::byte *columns);
 
 }  // namespace libwkv

@@ -31,8 +31,8 @@ struct HashState {
 
 uint64_t fingerprint(const formats::Checkpoint &checkpoint, const HyperParameters &hyper) {
   HashState hash;
-  int64_t sizes[] = {hyper.layers, hyper.width,  hyper.heads,  hyper.head_size, hyper.ffn_width, hyper.vocab_size,
-                     hyper.rank_w, hyper.rank_a, hyper.rank_v, hyper.rank_g};
+  int64_t sizes[] = {hyper.layers,     hyper.width,  hyper.heads,  hyper.head_size, hyper.ffn_width,
+                     hyper.vocab_size, hyper.rank_w, hyper.rank_a, hyper.rank_v,    hyper.rank_g};
   hash.update(sizes, sizeof sizes);
   std::vector<float> row;
   for (const auto &[name, tensor] : checkpoint.tensors) {

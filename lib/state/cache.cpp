@@ -27,10 +27,14 @@ StateLayout::StateLayout(const HyperParameters &hyper)
       floats(layers * layer_floats) {}
 
 Cache::Cache(const HyperParameters &hyper, std::shared_ptr<MemoryAccount> account)
-    : layout_(hyper), account_(std::move(account)), state_(account_, MemoryKind::caches, layout_.floats * sizeof(float)) {}
+    : layout_(hyper),
+      account_(std::move(account)),
+      state_(account_, MemoryKind::caches, layout_.floats * sizeof(float)) {}
 
 Cache::Cache(const StateLayout &layout, std::shared_ptr<MemoryAccount> account)
-    : layout_(layout), account_(std::move(account)), state_(account_, MemoryKind::caches, layout_.floats * sizeof(float)) {}
+    : layout_(layout),
+      account_(std::move(account)),
+      state_(account_, MemoryKind::caches, layout_.floats * sizeof(float)) {}
 
 std::shared_ptr<Cache> Cache::copy() const {
   std::shared_ptr<Cache> result(new Cache(layout_, account_));
@@ -53,8 +57,10 @@ void Cache::reset() {
 size_t Cache::part_values(wkv_state_part part) const {
   switch (part) {
     case WKV_STATE_ATT_SHIFT:
-    case WKV_STATE_FFN_SHIFT: return layout_.width;
-    case WKV_STATE_WKV: return layout_.heads * layout_.head_size * layout_.head_size;
+    case WKV_STATE_FFN_SHIFT:
+      return layout_.width;
+    case WKV_STATE_WKV:
+      return layout_.heads * layout_.head_size * layout_.head_size;
   }
   fail(WKV_INVALID, "state part %d does not exist", part);
 }
@@ -62,15 +68,19 @@ size_t Cache::part_values(wkv_state_part part) const {
 size_t Cache::part_offset(int64_t layer, wkv_state_part part) const {
   if (layer < 0 || static_cast<size_t>(layer) >= layout_.layers)
     fail(WKV_INVALID, "layer %lld is outside the model's %zu layers", static_cast<long long>(layer), layout_.layers);
-  return part == WKV_STATE_ATT_SHIFT ? layout_.att_shift(layer) : part == WKV_STATE_FFN_SHIFT ? layout_.ffn_shift(layer) : layout_.wkv(layer);
+  return part == WKV_STATE_ATT_SHIFT   ? layout_.att_shift(layer)
+         : part == WKV_STATE_FFN_SHIFT ? layout_.ffn_shift(layer)
+                                       : layout_.wkv(layer);
 }
 
 void Cache::read_state(int64_t layer, wkv_state_part part, std::span<float> values) const {
   size_t count = part_values(part);
   const float *from = state() + part_offset(layer, part);
   if (values.size() < count) fail(WKV_INVALID, "values_count is %zu, the part has %zu", values.size(), count);
-  if (part == WKV_STATE_WKV) transpose_heads(layout_.heads, layout_.head_size, from, values.data());
-  else std::memcpy(values.data(), from, count * sizeof(float));
+  if (part == WKV_STATE_WKV)
+    transpose_heads(layout_.heads, layout_.head_size, from, values.data());
+  else
+    std::memcpy(values.data(), from, count * sizeof(float));
 }
 
 void Cache::write_state(int64_t layer, wkv_state_part part, std::span<const float> values) {
@@ -79,8 +89,10 @@ void Cache::write_state(int64_t layer, wkv_state_part part, std::span<const floa
   if (values.size() != count) fail(WKV_INVALID, "values_count is %zu, the part has %zu", values.size(), count);
   for (size_t i = 0; i < count; i++)
     if (!std::isfinite(values[i])) fail(WKV_INVALID, "value %zu is not a finite number", i);
-  if (part == WKV_STATE_WKV) transpose_heads(layout_.heads, layout_.head_size, values.data(), to);
-  else std::memcpy(to, values.data(), count * sizeof(float));
+  if (part == WKV_STATE_WKV)
+    transpose_heads(layout_.heads, layout_.head_size, values.data(), to);
+  else
+    std::memcpy(to, values.data(), count * sizeof(float));
 }
 
 }  // namespace libwkv

@@ -19,7 +19,8 @@ TEST(thread_pool, runs_every_chunk_once) {
     for (size_t chunks : {0, 1, 2, 7, 64, 1000}) {
       std::vector<int> runs(chunks, 0);  // plain ints: a chunk run twice at once is a race that TSan sees
       pool.run(chunks, [&](size_t chunk) { runs[chunk]++; });
-      for (size_t i = 0; i < chunks; i++) ASSERT_EQ(runs[i], 1) << threads << " threads, chunk " << i << " of " << chunks;
+      for (size_t i = 0; i < chunks; i++)
+        ASSERT_EQ(runs[i], 1) << threads << " threads, chunk " << i << " of " << chunks;
     }
   }
 }
