@@ -26,7 +26,7 @@ fi
 
 build=build
 mkdir -p $build
-echo "Building (about a minute; log in $build/quickstart.log) ..." >&2
+echo "Building (a minute or two; log in $build/quickstart.log) ..." >&2
 generator=()
 [ -e $build/CMakeCache.txt ] || generator=(-G Ninja)
 { cmake -S . -B $build "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DWKV_BUILD_TESTS=OFF -DWKV_BUILD_EXAMPLES=ON &&

@@ -23,15 +23,15 @@ typedef struct wkv_cache wkv_cache;
 
 typedef struct wkv_cache_options {
   uint32_t struct_size;
-  uint32_t reserved;           /* 0 */
+  uint32_t reserved; /* 0 */
 } wkv_cache_options;
 
 typedef struct wkv_cache_info {
   uint32_t struct_size;
   wkv_type state_type;
-  uint64_t position;           /* tokens read since creation or reset */
-  uint64_t bytes;              /* memory of the state */
-  int32_t last_token;          /* the token read last; -1: none */
+  uint64_t position;  /* tokens read since creation or reset */
+  uint64_t bytes;     /* memory of the state */
+  int32_t last_token; /* the token read last; -1: none */
   int32_t reserved;
   char device[32];
 } wkv_cache_info;
@@ -52,7 +52,8 @@ enum {
  *  @return WKV_OK | WKV_INVALID | WKV_OUT_OF_MEMORY: also when the model's memory_limit_bytes would be passed
  *  @threads any
  *  @since 0.1 */
-WKV_API wkv_status wkv_cache_create(wkv_model *model, const wkv_cache_options *options, wkv_cache **cache, wkv_error *error);
+WKV_API wkv_status wkv_cache_create(wkv_model *model, const wkv_cache_options *options, wkv_cache **cache,
+                                    wkv_error *error);
 
 /** Make an independent cache with the same state and position.
  *  @param source  [in]  not changed; used exclusively until return

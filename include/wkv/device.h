@@ -17,13 +17,13 @@ extern "C" {
 
 typedef struct wkv_device_info {
   uint32_t struct_size;
-  int32_t is_usable;      /* 1: a model can be loaded there; 0: unusable_reason says why not */
-  char name[32];          /* what wkv_model_options.device takes: "cpu" */
-  char description[128];  /* for people: processor model, cores */
-  char kernels[128];      /* kernel sets usable on this machine, best first, separated by commas: "avx2,scalar" */
+  int32_t is_usable;     /* 1: a model can be loaded there; 0: unusable_reason says why not */
+  char name[32];         /* what wkv_model_options.device takes: "cpu" */
+  char description[128]; /* for people: processor model, cores */
+  char kernels[128];     /* kernel sets usable on this machine, best first, separated by commas: "avx2,scalar" */
   char unusable_reason[128];
-  uint64_t memory_bytes;  /* total memory of the device */
-  int32_t cores;          /* processor cores this process may use */
+  uint64_t memory_bytes; /* total memory of the device */
+  int32_t cores;         /* processor cores this process may use */
   int32_t reserved;
 } wkv_device_info;
 

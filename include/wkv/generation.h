@@ -31,34 +31,34 @@ typedef struct wkv_generation wkv_generation;
 /** Why a generation goes on or has ended. Values never change. */
 typedef int32_t wkv_reason;
 enum {
-  WKV_REASON_NONE = 0,         /* it goes on */
-  WKV_REASON_MAX_TOKENS = 1,   /* max_tokens were chosen */
-  WKV_REASON_STOP_TOKEN = 2,   /* a stop token, or id 0, was chosen; its own bytes are not in the text */
-  WKV_REASON_STOP_STRING = 3   /* the text contained a stop string; the text given out ends before it */
+  WKV_REASON_NONE = 0,       /* it goes on */
+  WKV_REASON_MAX_TOKENS = 1, /* max_tokens were chosen */
+  WKV_REASON_STOP_TOKEN = 2, /* a stop token, or id 0, was chosen; its own bytes are not in the text */
+  WKV_REASON_STOP_STRING = 3 /* the text contained a stop string; the text given out ends before it */
 };
 
 typedef struct wkv_generation_options {
   uint32_t struct_size;
-  int32_t max_tokens;                /* tokens to choose at most, >= 1; 0: 256 */
-  wkv_tokenizer *tokenizer;          /* NULL: the model's own; without any, pieces have no text and a prompt must be
-                                        given as tokens */
-  const char *prompt;                /* text fed first; copied */
+  int32_t max_tokens;       /* tokens to choose at most, >= 1; 0: 256 */
+  wkv_tokenizer *tokenizer; /* NULL: the model's own; without any, pieces have no text and a prompt must be
+                               given as tokens */
+  const char *prompt;       /* text fed first; copied */
   size_t prompt_bytes;
-  const int32_t *prompt_tokens;      /* tokens fed first, before those of prompt; copied */
-  size_t prompt_tokens_count;        /* at least one token is needed, here or in prompt, even when the cache has read
-                                        something (its last token's scores are not kept): the pending token of the
-                                        last turn belongs here */
-  const int32_t *stop_tokens;        /* copied; id 0 is always one of them unless keeps_end_token is 1 */
+  const int32_t *prompt_tokens; /* tokens fed first, before those of prompt; copied */
+  size_t prompt_tokens_count;   /* at least one token is needed, here or in prompt, even when the cache has read
+                                   something (its last token's scores are not kept): the pending token of the
+                                   last turn belongs here */
+  const int32_t *stop_tokens;   /* copied; id 0 is always one of them unless keeps_end_token is 1 */
   size_t stop_tokens_count;
-  const char *const *stop_strings;   /* NUL-terminated UTF-8, none empty; copied. Text that could be the beginning of
-                                        one is held back until it is clear. The one that is complete first ends the
-                                        text, the longest where several are */
+  const char *const *stop_strings; /* NUL-terminated UTF-8, none empty; copied. Text that could be the beginning of
+                                      one is held back until it is clear. The one that is complete first ends the
+                                      text, the longest where several are */
   size_t stop_strings_count;
-  int32_t keeps_end_token;           /* 1: id 0 does not end the generation */
-  int32_t wants_log_probability;     /* 1: pieces carry log_probability and alternatives */
-  int32_t alternatives_count;        /* [0, 20]: likeliest tokens to report with each piece; more than 0 implies
-                                        wants_log_probability */
-  int32_t accepts_prompt;            /* 1: the sampler's penalties remember the prompt's tokens too */
+  int32_t keeps_end_token;       /* 1: id 0 does not end the generation */
+  int32_t wants_log_probability; /* 1: pieces carry log_probability and alternatives */
+  int32_t alternatives_count;    /* [0, 20]: likeliest tokens to report with each piece; more than 0 implies
+                                    wants_log_probability */
+  int32_t accepts_prompt;        /* 1: the sampler's penalties remember the prompt's tokens too */
 } wkv_generation_options;
 
 /** A token that might have been chosen. */
@@ -70,16 +70,16 @@ typedef struct wkv_token_probability {
 /** What one call of wkv_generation_next gives out. Pointers are valid until the next call on the generation. */
 typedef struct wkv_generation_piece {
   uint32_t struct_size;
-  int32_t token;                       /* the token chosen by this call; -1: none (with WKV_END) */
-  const char *text;                    /* terminated UTF-8, never split inside a character; may be empty */
+  int32_t token;    /* the token chosen by this call; -1: none (with WKV_END) */
+  const char *text; /* terminated UTF-8, never split inside a character; may be empty */
   size_t text_bytes;
-  wkv_reason reason;                   /* other than NONE: this is the last piece; the next call returns WKV_END */
-  int32_t pending_token;               /* with a reason: the last token chosen, which the cache has not read; else -1 */
-  float log_probability;               /* of token, as in wkv_token_probability; 0 when not asked for */
+  wkv_reason reason;     /* other than NONE: this is the last piece; the next call returns WKV_END */
+  int32_t pending_token; /* with a reason: the last token chosen, which the cache has not read; else -1 */
+  float log_probability; /* of token, as in wkv_token_probability; 0 when not asked for */
   int32_t alternatives_count;
   const wkv_token_probability *alternatives; /* falling probability */
-  int64_t tokens_generated;            /* chosen so far, this one included */
-  int64_t prompt_tokens;               /* tokens that were fed before the first choice */
+  int64_t tokens_generated;                  /* chosen so far, this one included */
+  int64_t prompt_tokens;                     /* tokens that were fed before the first choice */
 } wkv_generation_piece;
 
 /** Create a generation. Nothing is computed yet.

@@ -50,48 +50,48 @@ typedef struct wkv_model_options {
   /** Called from the loading thread, at least once a tensor; done_bytes never falls. Non-zero cancels the load. */
   int32_t (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
   void *progress_user;
-  const char *kernels;         /* NULL: the best for this machine; else its name: "scalar", "avx2", "avx512", "neon" */
-  int32_t is_reproducible;     /* 1: the same bits for any batch, chunk and thread count; decoding gets slower */
-  int32_t chunk_tokens;        /* tokens that go through the layers together, [1, 4096]; 0: 512. Larger chunks read
-                                  weights less often and need more workspace. */
+  const char *kernels;     /* NULL: the best for this machine; else its name: "scalar", "avx2", "avx512", "neon" */
+  int32_t is_reproducible; /* 1: the same bits for any batch, chunk and thread count; decoding gets slower */
+  int32_t chunk_tokens;    /* tokens that go through the layers together, [1, 4096]; 0: 512. Larger chunks read
+                              weights less often and need more workspace. */
 } wkv_model_options;
 
 typedef struct wkv_model_info {
   uint32_t struct_size;
   int32_t layers;
-  int32_t width;               /* C */
-  int32_t heads;               /* H */
-  int32_t head_size;           /* N; H * N == C */
+  int32_t width;     /* C */
+  int32_t heads;     /* H */
+  int32_t head_size; /* N; H * N == C */
   int32_t ffn_width;
-  int32_t vocab_size;          /* logits of a step: one a token id */
-  int32_t rank_w;              /* low ranks of decay, in-context learning rate, value residual and gate */
+  int32_t vocab_size; /* logits of a step: one a token id */
+  int32_t rank_w;     /* low ranks of decay, in-context learning rate, value residual and gate */
   int32_t rank_a;
-  int32_t rank_v;              /* 0 in a model of one layer */
+  int32_t rank_v; /* 0 in a model of one layer */
   int32_t rank_g;
-  int32_t threads;             /* in use */
+  int32_t threads; /* in use */
   wkv_type state_type;
-  int32_t has_tokenizer;       /* 1: wkv_model_get_tokenizer finds a vocabulary in the file */
+  int32_t has_tokenizer; /* 1: wkv_model_get_tokenizer finds a vocabulary in the file */
   int32_t is_reproducible;
   int32_t chunk_tokens;
-  uint64_t parameters;         /* numbers in the checkpoint that the model uses */
-  uint64_t weight_bytes;       /* memory of the weights as the engine holds them, mapped parts included */
-  uint64_t mapped_bytes;       /* the part of weight_bytes that lies in the mapped file */
-  uint64_t step_bytes;         /* bytes of weights read for one token: all but the embedding table */
-  uint64_t state_bytes;        /* memory of one cache's state */
-  uint64_t fingerprint;        /* hash of shapes and weights; equal for the same model in the same file type */
-  char format[32];             /* "pth", "pth legacy", "safetensors", "gguf", "rwkv.cpp" */
-  char stored_types[64];       /* types of the large matrices in the file, commonest first: "Q4_K, Q6_K" */
-  char compute_types[64];      /* types that the kernels read: "Q4, Q8" */
-  char device[32];             /* "cpu" */
-  char kernels[32];            /* kernel set in use: "avx2" */
+  uint64_t parameters;    /* numbers in the checkpoint that the model uses */
+  uint64_t weight_bytes;  /* memory of the weights as the engine holds them, mapped parts included */
+  uint64_t mapped_bytes;  /* the part of weight_bytes that lies in the mapped file */
+  uint64_t step_bytes;    /* bytes of weights read for one token: all but the embedding table */
+  uint64_t state_bytes;   /* memory of one cache's state */
+  uint64_t fingerprint;   /* hash of shapes and weights; equal for the same model in the same file type */
+  char format[32];        /* "pth", "pth legacy", "safetensors", "gguf", "rwkv.cpp" */
+  char stored_types[64];  /* types of the large matrices in the file, commonest first: "Q4_K, Q6_K" */
+  char compute_types[64]; /* types that the kernels read: "Q4, Q8" */
+  char device[32];        /* "cpu" */
+  char kernels[32];       /* kernel set in use: "avx2" */
 } wkv_model_info;
 
 /** Live and peak bytes that the library holds for one model. */
 typedef struct wkv_memory_info {
   uint32_t struct_size;
   uint32_t reserved;
-  uint64_t limit_bytes;        /* of wkv_model_options; 0: none */
-  uint64_t weights_bytes, weights_peak_bytes;     /* mapped parts included */
+  uint64_t limit_bytes;                       /* of wkv_model_options; 0: none */
+  uint64_t weights_bytes, weights_peak_bytes; /* mapped parts included */
   uint64_t caches_bytes, caches_peak_bytes;
   uint64_t workspace_bytes, workspace_peak_bytes;
   uint64_t total_bytes, total_peak_bytes;
@@ -107,7 +107,8 @@ typedef struct wkv_memory_info {
  *          | WKV_OUT_OF_MEMORY: also when memory_limit_bytes does not suffice | WKV_CANCELLED
  *  @threads any
  *  @since 0.1 */
-WKV_API wkv_status wkv_model_load(const char *path, const wkv_model_options *options, wkv_model **model, wkv_error *error);
+WKV_API wkv_status wkv_model_load(const char *path, const wkv_model_options *options, wkv_model **model,
+                                  wkv_error *error);
 
 /** Load a checkpoint that is in memory: any single-file format.
  *  @param bytes        [in]  the file's content, not copied: it must stay valid and unchanged until the model's last

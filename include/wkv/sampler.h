@@ -41,19 +41,19 @@ typedef struct wkv_token_bias {
 
 typedef struct wkv_sampler_options {
   uint32_t struct_size;
-  int32_t is_greedy;          /* 1: always the highest score; no randomness */
-  uint64_t seed;              /* any value, 0 included; equal seeds give equal draws */
-  float temperature;          /* > 0; 0: default, 1.0 */
-  int32_t top_k;              /* keep the k likeliest; 0: all */
-  float top_p;                /* (0, 1]: keep the fewest likeliest tokens whose sum reaches it; 0: all */
-  float min_p;                /* [0, 1): drop tokens below min_p times the likeliest; 0: none */
-  float typical_p;            /* (0, 1]: keep the tokens closest to the expected information, up to this sum; 0: all */
-  float repetition;           /* > 0; 0 and 1: none */
-  float presence;             /* any finite number; 0: none */
-  float frequency;            /* any finite number; 0: none */
-  float penalty_decay;        /* (0, 1]: what is left of a count after each further token; 0: 1, counts never fade */
-  int32_t ids_end;            /* ids at or beyond this are never chosen; 0: no such bound. Generation sets it from the
-                                 tokenizer when it is 0. */
+  int32_t is_greedy;   /* 1: always the highest score; no randomness */
+  uint64_t seed;       /* any value, 0 included; equal seeds give equal draws */
+  float temperature;   /* > 0; 0: default, 1.0 */
+  int32_t top_k;       /* keep the k likeliest; 0: all */
+  float top_p;         /* (0, 1]: keep the fewest likeliest tokens whose sum reaches it; 0: all */
+  float min_p;         /* [0, 1): drop tokens below min_p times the likeliest; 0: none */
+  float typical_p;     /* (0, 1]: keep the tokens closest to the expected information, up to this sum; 0: all */
+  float repetition;    /* > 0; 0 and 1: none */
+  float presence;      /* any finite number; 0: none */
+  float frequency;     /* any finite number; 0: none */
+  float penalty_decay; /* (0, 1]: what is left of a count after each further token; 0: 1, counts never fade */
+  int32_t ids_end;     /* ids at or beyond this are never chosen; 0: no such bound. Generation sets it from the
+                          tokenizer when it is 0. */
   const wkv_token_bias *biases; /* copied; NULL with count 0 */
   size_t biases_count;
   const int32_t *banned_tokens; /* copied; never chosen */

@@ -30,18 +30,18 @@ extern "C" {
 typedef int32_t wkv_status;
 enum {
   WKV_OK = 0,
-  WKV_END = 1,           /* nothing more will come (generation) */
-  WKV_INVALID = -1,      /* an argument is wrong */
-  WKV_NOT_FOUND = -2,    /* no such file, device, kernel or entry */
-  WKV_IO = -3,           /* the operating system refused to read or write */
-  WKV_FORMAT = -4,       /* the bytes are damaged or not what they claim to be */
-  WKV_UNSUPPORTED = -5,  /* understood, but this library cannot do it */
+  WKV_END = 1,          /* nothing more will come (generation) */
+  WKV_INVALID = -1,     /* an argument is wrong */
+  WKV_NOT_FOUND = -2,   /* no such file, device, kernel or entry */
+  WKV_IO = -3,          /* the operating system refused to read or write */
+  WKV_FORMAT = -4,      /* the bytes are damaged or not what they claim to be */
+  WKV_UNSUPPORTED = -5, /* understood, but this library cannot do it */
   WKV_OUT_OF_MEMORY = -6,
-  WKV_BUSY = -7,         /* the object is in use by another call */
-  WKV_CANCELLED = -8,    /* the progress function asked to stop */
-  WKV_MISMATCH = -9,     /* valid, but of another model */
-  WKV_DEVICE = -10,      /* the device failed; what it held may be lost */
-  WKV_INTERNAL = -11     /* a fault of the library */
+  WKV_BUSY = -7,      /* the object is in use by another call */
+  WKV_CANCELLED = -8, /* the progress function asked to stop */
+  WKV_MISMATCH = -9,  /* valid, but of another model */
+  WKV_DEVICE = -10,   /* the device failed; what it held may be lost */
+  WKV_INTERNAL = -11  /* a fault of the library */
 };
 
 /** Text of a failure, in memory of the caller. Set struct_size; status and message are written by a call that fails

@@ -26,15 +26,15 @@ enum {
 typedef struct wkv_step_item {
   uint32_t struct_size;
   uint32_t flags;
-  wkv_cache *cache;        /* [in,out] advanced by tokens_count; each cache at most once in a call */
-  const int32_t *tokens;   /* [in]  ids in [0, vocab_size); not kept after return */
-  size_t tokens_count;     /*       0: the item is left alone */
-  float *logits;           /* [out] raw scores; NULL: none */
-  size_t logits_count;     /*       capacity in floats */
-  wkv_sampler *sampler;    /* [in,out] NULL: none; else chooses *next_token from the last token's scores, among the
-                              ids of the model's own vocabulary, if it has one; each sampler at most once in a call */
-  int32_t *next_token;     /* [out] needed with a sampler */
-  wkv_status status;       /* [out] this item's own outcome */
+  wkv_cache *cache;      /* [in,out] advanced by tokens_count; each cache at most once in a call */
+  const int32_t *tokens; /* [in]  ids in [0, vocab_size); not kept after return */
+  size_t tokens_count;   /*       0: the item is left alone */
+  float *logits;         /* [out] raw scores; NULL: none */
+  size_t logits_count;   /*       capacity in floats */
+  wkv_sampler *sampler;  /* [in,out] NULL: none; else chooses *next_token from the last token's scores, among the
+                            ids of the model's own vocabulary, if it has one; each sampler at most once in a call */
+  int32_t *next_token;   /* [out] needed with a sampler */
+  wkv_status status;     /* [out] this item's own outcome */
 } wkv_step_item;
 
 /** Feed tokens to one cache and read the scores of the last one.

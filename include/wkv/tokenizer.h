@@ -23,9 +23,9 @@ typedef struct wkv_tokenizer wkv_tokenizer;
 
 typedef struct wkv_tokenizer_info {
   uint32_t struct_size;
-  int32_t tokens;            /* ids that have bytes */
-  int32_t ids_end;           /* largest such id + 1 */
-  int32_t longest_bytes;     /* bytes of the longest token */
+  int32_t tokens;        /* ids that have bytes */
+  int32_t ids_end;       /* largest such id + 1 */
+  int32_t longest_bytes; /* bytes of the longest token */
 } wkv_tokenizer_info;
 
 /** Load a vocabulary: an RWKV vocabulary file (lines of id, Python literal, length), or a model file or directory
