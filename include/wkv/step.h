@@ -57,10 +57,10 @@ WKV_API wkv_status wkv_cache_step(wkv_cache *cache, const int32_t *tokens, size_
  *                           own status and the others WKV_OK, and no cache, sampler or output has changed
  *  @param items_count       [0, 65536]
  *  @param error        [in,out] detail of the first item at fault; may be NULL
- *  @return WKV_OK | WKV_INVALID, WKV_BUSY, WKV_MISMATCH (a cache of another model), WKV_IO, WKV_OUT_OF_MEMORY: all
- *          caches as before the call. One exception: whether a sampler finds a token shows only when the scores are
- *          there; where it finds none, its item gets WKV_INVALID and next_token -1, all caches have advanced, and the
- *          other items are complete.
+ *  @return WKV_OK | WKV_INVALID, WKV_BUSY, WKV_MISMATCH (a cache of another model), WKV_UNSUPPORTED (an unknown flag),
+ *          WKV_IO, WKV_OUT_OF_MEMORY: all caches and samplers as before the call. Whether a sampler finds a token
+ *          shows only when scores are there: a call with samplers keeps a copy of its caches to go back to, and
+ *          logits that were asked for may have been written when it fails for this reason (WKV_INVALID).
  *  @threads any number of calls at once
  *  @since 0.1 */
 WKV_API wkv_status wkv_model_step(wkv_model *model, wkv_step_item *items, size_t items_count, wkv_error *error);

@@ -63,22 +63,32 @@ wkv_status wkv_model_step(wkv_model *model, wkv_step_item *items, size_t items_c
     std::vector<StepItem> list(items_count);
     references.reserve(2 * items_count);
     for (size_t i = 0; i < items_count; i++) item_at(i)->status = WKV_OK;
-    auto item_error = [&](size_t i, wkv_status status, const char *text) {
-      item_at(i)->status = status;
-      fail(status, "item %zu: %s", i, text);
-    };
     for (size_t i = 0; i < items_count; i++) {
       const wkv_step_item &item = *item_at(i);
-      if (item.struct_size != item_size) item_error(i, WKV_INVALID, "struct_size differs from the first item's");
-      if (i > 0) api::check_struct(&item, item_size, sizeof(wkv_step_item), "items");
-      if (item.flags & ~static_cast<uint32_t>(WKV_STEP_ALL_LOGITS))
-        item_error(i, WKV_UNSUPPORTED, "a flag that this version does not know");
-      if (item.tokens_count == 0) continue;
-      if (!item.cache) item_error(i, WKV_INVALID, "cache is NULL");
-      if (!item.tokens) item_error(i, WKV_INVALID, "tokens is NULL");
-      if (item.tokens_count > most_tokens) item_error(i, WKV_INVALID, "tokens_count is too large");
-      if (item.sampler && !item.next_token) item_error(i, WKV_INVALID, "next_token is NULL");
       StepItem &entry = list[i];
+      auto refuse = [&entry](wkv_status status, const char *fault) {
+        entry.status = status;
+        entry.fault = fault;
+      };
+      if (item.struct_size != item_size) {
+        refuse(WKV_INVALID, "struct_size differs from the first item's");
+        continue;
+      }
+      if (i > 0) api::check_struct(&item, item_size, sizeof(wkv_step_item), "items");
+      if (item.flags & ~static_cast<uint32_t>(WKV_STEP_ALL_LOGITS)) {
+        refuse(WKV_UNSUPPORTED, "a flag that this version does not know");
+        continue;
+      }
+      if (item.tokens_count == 0) continue;
+      const char *missing = !item.cache                        ? "cache is NULL"
+                            : !item.tokens                     ? "tokens is NULL"
+                            : item.tokens_count > most_tokens  ? "tokens_count is too large"
+                            : item.sampler && !item.next_token ? "next_token is NULL"
+                                                               : nullptr;
+      if (missing) {
+        refuse(WKV_INVALID, missing);
+        continue;
+      }
       references.push_back(item.cache->object);
       entry.cache = item.cache->object.get();
       entry.tokens = {item.tokens, item.tokens_count};

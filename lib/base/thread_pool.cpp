@@ -37,6 +37,9 @@ ThreadPool::ThreadPool(int threads) {
     size_t started = workers_.size() + 1;
     stop();
     fail(WKV_OUT_OF_MEMORY, "the system gave %zu of %d threads", started, threads);
+  } catch (...) {
+    stop();
+    throw;
   }
 }
 

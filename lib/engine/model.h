@@ -44,6 +44,7 @@ struct StepItem {
   bool wants_all_logits = false;
   Sampler *sampler = nullptr;
   int32_t *next_token = nullptr;
+  const char *fault = nullptr;  // what the caller of step found wrong with the item, with its status; NULL: nothing
   wkv_status status = WKV_OK;
 };
 

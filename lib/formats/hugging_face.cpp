@@ -16,57 +16,47 @@ namespace libwkv::formats {
 
 namespace {
 
-using nlohmann::json;
-
 constexpr size_t most_shards = 1000;
 
 std::string in_folder(const std::string &folder, const std::string &name) {
   return folder.ends_with('/') ? folder + name : folder + "/" + name;
 }
 
-json read_json(const std::string &path) {
+JsonObject read_json(const std::string &path) {
   std::shared_ptr<const Mapping> file = Mapping::open(path);
   return parse_json_object(text_of(file->bytes()), path);
 }
 
-// NULL when the key is missing or null.
-const json *find(const json &config, const char *key) {
-  auto found = config.find(key);
-  return found == config.end() || found->is_null() ? nullptr : &*found;
-}
-
-std::optional<int64_t> find_size(const json &config, const char *key, const std::string &path) {
-  const json *value = find(config, key);
+std::optional<int64_t> find_size(const JsonObject &config, const char *key, const std::string &path) {
+  const JsonValue *value = find(config, key);
   if (!value) return {};
-  if (!value->is_number_integer() || *value <= 0 || *value > INT32_MAX)
-    fail(WKV_FORMAT, "%s: %s is %s", path.c_str(), key, printable(value->dump()).c_str());
-  return value->get<int64_t>();
+  std::optional<int64_t> size = as_integer(*value);
+  if (!size || *size <= 0 || *size > INT32_MAX)
+    fail(WKV_FORMAT, "%s: %s is %s", path.c_str(), key, printable(to_text(*value)).c_str());
+  return size;
 }
 
-void check_architecture(const json &config, const std::string &path) {
-  std::string found;
-  const json *type = find(config, "model_type"), *classes = find(config, "architectures");
-  if (type && type->is_string())
-    found = type->get<std::string>();
-  else if (classes && classes->is_array() && !classes->empty() && classes->front().is_string())
-    found = classes->front().get<std::string>();
-  else
-    fail(WKV_FORMAT, "%s: neither model_type nor architectures is given", path.c_str());
-  if (found != "rwkv7" && found != "RWKV7ForCausalLM")
-    fail(WKV_UNSUPPORTED, "%s: model type %s, not rwkv7", path.c_str(), printable(found).c_str());
+void check_architecture(const JsonObject &config, const std::string &path) {
+  const JsonValue *type = find(config, "model_type"), *classes = find(config, "architectures");
+  const std::string *found = type ? get_if<std::string>(*type) : nullptr;
+  const JsonArray *names = classes ? get_if<JsonArray>(*classes) : nullptr;
+  if (!found && names && !names->empty()) found = get_if<std::string>(names->front());
+  if (!found) fail(WKV_FORMAT, "%s: neither model_type nor architectures is given", path.c_str());
+  if (*found != "rwkv7" && *found != "RWKV7ForCausalLM")
+    fail(WKV_UNSUPPORTED, "%s: model type %s, not rwkv7", path.c_str(), printable(*found).c_str());
   if (find(config, "attn"))
     fail(WKV_UNSUPPORTED, "%s: a hybrid of RWKV-7 with attention layers (attn is set)", path.c_str());
-  if (const json *before = find(config, "norm_first"); before && *before != true)
+  if (const JsonValue *before = find(config, "norm_first"); before && !is_true(*before))
     fail(WKV_UNSUPPORTED, "%s: norm_first is false: no norm behind the embedding", path.c_str());
-  if (const json *epsilon = find(config, "norm_eps");
-      epsilon && !(epsilon->is_number() && std::fabs(epsilon->get<double>() - 1e-5) < 1e-8))
-    fail(WKV_UNSUPPORTED, "%s: norm_eps is %s, RWKV-7 has 1e-05", path.c_str(), printable(epsilon->dump()).c_str());
-  if (const json *activation = find(config, "hidden_act"); activation && *activation != "sqrelu")
+  if (const JsonValue *epsilon = find(config, "norm_eps");
+      epsilon && !(std::fabs(as_number(*epsilon).value_or(0) - 1e-5) < 1e-8))
+    fail(WKV_UNSUPPORTED, "%s: norm_eps is %s, RWKV-7 has 1e-05", path.c_str(), printable(to_text(*epsilon)).c_str());
+  if (const JsonValue *activation = find(config, "hidden_act"); activation && !is_text(*activation, "sqrelu"))
     fail(WKV_UNSUPPORTED, "%s: hidden_act is %s, RWKV-7 has sqrelu", path.c_str(),
-         printable(activation->dump()).c_str());
+         printable(to_text(*activation)).c_str());
 }
 
-Claims read_claims(const json &config, const std::string &path) {
+Claims read_claims(const JsonObject &config, const std::string &path) {
   Claims claims;
   claims.width = find_size(config, "hidden_size", path);
   claims.layers = find_size(config, "num_hidden_layers", path);
@@ -93,16 +83,16 @@ void check_shard_name(const std::string &name, const std::string &path) {
 }
 
 void add_shards(const std::string &folder, const std::string &index_path, RawCheckpoint &raw) {
-  json index = read_json(index_path);
-  const json *weights = find(index, "weight_map");
-  if (!weights || !weights->is_object()) fail(WKV_FORMAT, "%s: weight_map is no object", index_path.c_str());
+  JsonObject index = read_json(index_path);
+  const JsonValue *map = find(index, "weight_map");
+  const JsonObject *weights = map ? get_if<JsonObject>(*map) : nullptr;
+  if (!weights) fail(WKV_FORMAT, "%s: weight_map is no object", index_path.c_str());
   std::map<std::string, std::vector<std::string>> tensors_of;  // by file
-  for (const auto &[tensor, shard] : weights->items()) {
-    if (!shard.is_string())
-      fail(WKV_FORMAT, "%s: the file of %s is no text", index_path.c_str(), printable(tensor).c_str());
-    const std::string &name = shard.get_ref<const std::string &>();
-    check_shard_name(name, index_path);
-    tensors_of[name].push_back(tensor);
+  for (const auto &[tensor, shard] : *weights) {
+    const std::string *name = get_if<std::string>(shard);
+    if (!name) fail(WKV_FORMAT, "%s: the file of %s is no text", index_path.c_str(), printable(tensor).c_str());
+    check_shard_name(*name, index_path);
+    tensors_of[*name].push_back(tensor);
   }
   if (tensors_of.size() > most_shards) fail(WKV_UNSUPPORTED, "%s: %zu files", index_path.c_str(), tensors_of.size());
   for (const auto &[name, wanted] : tensors_of) {
@@ -142,14 +132,14 @@ std::string find_only(const std::string &folder, std::string_view begin, std::st
 RawCheckpoint read_hugging_face_directory(const std::string &path) {
   std::string config_path = in_folder(path, "config.json");
   if (!exists(config_path)) fail(WKV_NOT_FOUND, "%s: a folder without config.json", path.c_str());
-  json config = read_json(config_path);
+  JsonObject config = read_json(config_path);
   check_architecture(config, config_path);
 
   RawCheckpoint raw;
   raw.claims = read_claims(config, config_path);
   raw.format = "safetensors";
   raw.low_rank = LowRank::by_shape;
-  if (const json *tied = find(config, "tie_word_embeddings")) raw.is_head_tied = *tied == true;
+  if (const JsonValue *tied = find(config, "tie_word_embeddings")) raw.is_head_tied = is_true(*tied);
 
   std::string index = in_folder(path, "model.safetensors.index.json"), single = in_folder(path, "model.safetensors");
   if (exists(index)) {

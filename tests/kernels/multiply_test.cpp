@@ -2,8 +2,8 @@
 // Products with many tokens, of every kernel set that this machine can run: the bits of chains of fused multiply-adds
 // over blocks of inputs, however the work is cut, on memory that ends at guard pages.
 //
-// The chains themselves are compared with sums in double precision: |y - exact| <= inputs * 2^-24 * sum_i m_i |x_i| (one
-// rounding a step) + the same once more for the rounding of affine weights, m_i as random_matrix.h has it.
+// The chains themselves are compared with sums in double precision: |y - exact| <= inputs * 2^-24 * sum_i m_i |x_i|
+// (one rounding a step) + the same once more for the rounding of affine weights, m_i as random_matrix.h has it.
 #include <algorithm>
 #include <bit>
 #include <limits>
