@@ -2,10 +2,15 @@
 // Model directories of Hugging Face and flash-linear-attention: config.json, safetensors files, and perhaps a
 // vocabulary.
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <memory>
+#include <new>
 #include <set>
+
+#include <dirent.h>
 
 #include "formats/bytes.h"
 #include "formats/json.h"
@@ -113,13 +118,18 @@ bool exists(const std::string &path) {
   return std::filesystem::exists(path, problem);
 }
 
-// The one file whose name begins and ends so; empty when there is none, or several.
+struct CloseFolder {
+  void operator()(DIR *folder) const { closedir(folder); }
+};
+
+// The one file whose name begins and ends so; empty when there is none, or several, or the folder lets none be listed.
+// std::filesystem would end the process where listing finds no memory.
 std::string find_only(const std::string &folder, std::string_view begin, std::string_view end) {
+  std::unique_ptr<DIR, CloseFolder> open(opendir(folder.c_str()));
+  if (!open && errno == ENOMEM) throw std::bad_alloc();
   std::string only;
-  std::error_code problem;
-  for (std::filesystem::directory_iterator entry(folder, problem), last; !problem && entry != last;
-       entry.increment(problem)) {
-    std::string name = entry->path().filename().string();
+  while (const dirent *entry = open ? readdir(open.get()) : nullptr) {
+    std::string_view name = entry->d_name;
     if (!name.starts_with(begin) || !name.ends_with(end) || name.size() < begin.size() + end.size()) continue;
     if (!only.empty()) return {};
     only = name;
