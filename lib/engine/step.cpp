@@ -178,7 +178,8 @@ void Model::step(std::span<StepItem> items) {
           float *place = item.logits ? item.logits : unseen_logits.as<float>() + unseen_rows++ * vocab;
           logits.push_back({end - 1, place});
         }
-        if (is_last && item.sampler) choosing.push_back({&item, logits.back().logits, {0, item.sampler->state().random}});
+        if (is_last && item.sampler)
+          choosing.push_back({&item, logits.back().logits, {0, item.sampler->state().random}});
         at += count;
       }
       if (at == item.tokens.size()) {
