@@ -243,7 +243,7 @@ Keys make_keys(const std::vector<VocabularyToken> &vocabulary, const GgufOptions
   keys.number("rwkv7.attention.iclr_lora_rank", options.rank_a);
   keys.number("rwkv7.attention.value_residual_mix_lora_rank", options.layers > 1 ? options.rank_v : options.rank_a);
   keys.number("rwkv7.attention.gate_lora_rank", options.rank_g);
-  keys.number("rwkv7.attention.head_count", 0);  // placeholder that llama.cpp asks for
+  keys.number("rwkv7.attention.head_count", 0);  // llama.cpp asks for it and reads wkv.head_size
   keys.number("general.file_type", file_type(options.matrices));
   if (options.matrices == StoredType::q8_0) keys.number("general.quantization_version", 2);
   put_vocabulary(keys, vocabulary, options.vocab_size);
