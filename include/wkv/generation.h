@@ -14,11 +14,17 @@
  *  The cache is used by each call of wkv_generation_next and free between them. A chosen token is fed by the call after
  *  the one that chose it. So when a generation has ended, the cache has read the prompt and every chosen token but the
  *  last: pending_token of the last piece names that one, and a next turn begins by feeding it (or not, if it was a stop
- *  token that belongs to no text). */
+ *  token that belongs to no text).
+ *
+ *  A stop string that ends a generation leaves no trace: the cache goes back to where it was before the first token of
+ *  the stop, so that the next turn is not polluted. When that token began with text that was given out ("end.\n\n" with
+ *  the stop "\n\n"), the cache has not read that text either: unread_text names it, and a next turn feeds it first.
+ *  keeps_stop_string leaves the stop in the cache instead. */
 #ifndef WKV_GENERATION_H
 #define WKV_GENERATION_H
 
 #include <wkv/cache.h>
+#include <wkv/prefix_store.h>
 #include <wkv/sampler.h>
 #include <wkv/tokenizer.h>
 
@@ -59,6 +65,15 @@ typedef struct wkv_generation_options {
   int32_t alternatives_count;    /* [0, 20]: likeliest tokens to report with each piece; more than 0 implies
                                     wants_log_probability */
   int32_t accepts_prompt;        /* 1: the sampler's penalties remember the prompt's tokens too */
+  int32_t keeps_stop_string;     /* 1: a stop string stays in the cache, which has then read all tokens but the last */
+  int32_t reserved;              /* 0 */
+  wkv_prefix_store *prefix_store; /* NULL: none. Needs a cache at position 0 and a prompt that is the whole history:
+                                     its longest beginning that the store has is not computed again, and prompt and
+                                     answer are put into the store. Kept alive */
+  /** Called while the prompt is fed, as the one of wkv_step_options; non-zero makes wkv_generation_next return
+   *  WKV_CANCELLED, with the cache as before that call. */
+  int32_t (*progress)(void *user, uint64_t done_tokens, uint64_t total_tokens);
+  void *progress_user;
 } wkv_generation_options;
 
 /** A token that might have been chosen. */
@@ -74,12 +89,17 @@ typedef struct wkv_generation_piece {
   const char *text; /* terminated UTF-8, never split inside a character; may be empty */
   size_t text_bytes;
   wkv_reason reason;     /* other than NONE: this is the last piece; the next call returns WKV_END */
-  int32_t pending_token; /* with a reason: the last token chosen, which the cache has not read; else -1 */
+  int32_t pending_token; /* with a reason: the last token chosen, which the cache has not read; else, and after a stop
+                            string that was taken back, -1 */
   float log_probability; /* of token, as in wkv_token_probability; 0 when not asked for */
   int32_t alternatives_count;
   const wkv_token_probability *alternatives; /* falling probability */
   int64_t tokens_generated;                  /* chosen so far, this one included */
   int64_t prompt_tokens;                     /* tokens that were fed before the first choice */
+  int64_t reused_tokens;   /* those of the prompt that came from the prefix store */
+  const char *unread_text; /* after a stop string that was taken back: the end of the text given out that the cache has
+                              not read; usually empty */
+  size_t unread_bytes;
 } wkv_generation_piece;
 
 /** Create a generation. Nothing is computed yet.
@@ -103,7 +123,8 @@ WKV_API wkv_status wkv_generation_create(wkv_cache *cache, wkv_sampler *sampler,
  *  @return WKV_OK: a piece | WKV_END: the generation had ended before this call; piece has no token and no text, and
  *          reason, pending_token and counts of the last one
  *          | WKV_INVALID: the sampler has no token left | WKV_BUSY: cache, sampler or generation in use
- *          | WKV_IO: as wkv_cache_step. After a failure piece is as before, and the next call goes on from here.
+ *          | WKV_IO: as wkv_cache_step | WKV_CANCELLED: by progress. After a failure piece is as before, and the next
+ *          call goes on from here.
  *  @threads one call at a time for one generation; a second one gets WKV_BUSY
  *  @since 0.1 */
 WKV_API wkv_status wkv_generation_next(wkv_generation *generation, wkv_generation_piece *piece, wkv_error *error);

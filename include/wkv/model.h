@@ -45,8 +45,8 @@ typedef struct wkv_model_options {
                                   stay as they are stored; so does layer 0's value projection under Q8 and Q4, and Q4
                                   makes the output head Q8. */
   wkv_type state_type;         /* 0 or WKV_TYPE_F32 */
-  uint64_t memory_limit_bytes; /* 0: none; else weights + caches + workspace never exceed it. Weights that stay in
-                                  the mapped file count. */
+  uint64_t memory_limit_bytes; /* 0: none; else weights + caches + checkpoints + workspace + prefix stores never exceed
+                                  it. Weights that stay in the mapped file count. */
   /** Called from the loading thread, at least once a tensor; done_bytes never falls. Non-zero cancels the load. */
   int32_t (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
   void *progress_user;
@@ -95,7 +95,29 @@ typedef struct wkv_memory_info {
   uint64_t caches_bytes, caches_peak_bytes;
   uint64_t workspace_bytes, workspace_peak_bytes;
   uint64_t total_bytes, total_peak_bytes;
+  uint64_t checkpoints_bytes, checkpoints_peak_bytes; /* states that only checkpoints, initial states and steps in
+                                                         progress hold; one that a cache holds too counts there */
+  uint64_t store_bytes, store_peak_bytes;             /* states that only prefix stores hold */
 } wkv_memory_info;
+
+/** What a model will need, for wkv_model_plan_memory. Bytes are what wkv_model_get_memory will count at most. */
+typedef struct wkv_memory_plan {
+  uint32_t struct_size;
+  /* asked by the caller */
+  uint32_t caches_count; /* states that live at one time: caches that have stepped, and forks, checkpoints, initial
+                            states and prefix stores' entries with a state of their own */
+  uint32_t step_tokens;  /* tokens of the largest step, all items together; 0: chunk_tokens of the options or more */
+  uint32_t step_logits;  /* rows of scores of the step that has most, sampled ones included; 0: 1 */
+  uint32_t step_sampled; /* items that sample without having their logits written out, of the step that has most */
+  uint32_t step_spares;  /* items of the largest step that has a sampler or progress: each needs a spare state */
+  /* answered */
+  uint64_t weights_bytes;     /* mapped parts included */
+  uint64_t mapped_bytes;      /* the part of weights_bytes that lies in the mapped file */
+  uint64_t state_bytes;       /* one state */
+  uint64_t caches_bytes;      /* (caches_count + step_spares) * state_bytes */
+  uint64_t workspace_bytes;
+  uint64_t total_bytes;
+} wkv_memory_plan;
 
 /** Load a checkpoint from a file or a directory.
  *  @param path     [in]  UTF-8 path of a checkpoint file, or of a directory with config.json and .safetensors files
@@ -122,6 +144,17 @@ WKV_API wkv_status wkv_model_load(const char *path, const wkv_model_options *opt
  *  @since 0.1 */
 WKV_API wkv_status wkv_model_load_memory(const void *bytes, size_t bytes_count, const wkv_model_options *options,
                                          wkv_model **model, wkv_error *error);
+
+/** Predict the memory of a model before loading it, from the shapes in the file alone: no weights are read or packed.
+ *  @param path     [in]  as in wkv_model_load
+ *  @param options  [in]  the options that the model would be loaded with; NULL: all defaults
+ *  @param plan     [in,out] struct_size and what is asked set by the caller; the rest is written
+ *  @param error    [in,out] detail; may be NULL
+ *  @return as wkv_model_load; WKV_OK also when the plan passes memory_limit_bytes
+ *  @threads any
+ *  @since 0.2 */
+WKV_API wkv_status wkv_model_plan_memory(const char *path, const wkv_model_options *options, wkv_memory_plan *plan,
+                                         wkv_error *error);
 
 /** Describe a model.
  *  @param model  [in]

@@ -19,8 +19,13 @@ extern "C" {
 
 /** Flags of wkv_step_item. */
 enum {
-  WKV_STEP_ALL_LOGITS = 1 /* logits of every token, float32[tokens_count][vocab_size], instead of the last one's */
+  WKV_STEP_ALL_LOGITS = 1, /* logits of every token, float32[tokens_count][vocab_size], instead of the last one's */
+  WKV_STEP_ALL_STATES = 2  /* keep the state after each of at most WKV_VERIFY_TOKENS tokens: wkv_cache_rollback can go
+                              to any of them, and to where the step began, until the next step. A host that lets a
+                              step verify drafted tokens accepts a beginning of them that way. */
 };
+/** Most tokens of an item with WKV_STEP_ALL_STATES. */
+enum { WKV_VERIFY_TOKENS = 32 };
 
 /** One sequence of a batch step. */
 typedef struct wkv_step_item {
@@ -36,6 +41,16 @@ typedef struct wkv_step_item {
   int32_t *next_token;   /* [out] needed with a sampler */
   wkv_status status;     /* [out] this item's own outcome */
 } wkv_step_item;
+
+/** How a call with many tokens is watched. */
+typedef struct wkv_step_options {
+  uint32_t struct_size;
+  uint32_t reserved; /* 0 */
+  /** Called from the stepping thread, after each layer of each chunk; done_tokens never falls, and is total_tokens at
+   *  the end. Non-zero cancels the step. Must not use the caches of the step. */
+  int32_t (*progress)(void *user, uint64_t done_tokens, uint64_t total_tokens);
+  void *progress_user;
+} wkv_step_options;
 
 /** Feed tokens to one cache and read the scores of the last one.
  *  @param cache         [in,out] sequence to advance; used exclusively until return
@@ -58,12 +73,26 @@ WKV_API wkv_status wkv_cache_step(wkv_cache *cache, const int32_t *tokens, size_
  *  @param items_count       [0, 65536]
  *  @param error        [in,out] detail of the first item at fault; may be NULL
  *  @return WKV_OK | WKV_INVALID, WKV_BUSY, WKV_MISMATCH (a cache of another model), WKV_UNSUPPORTED (an unknown flag),
- *          WKV_IO, WKV_OUT_OF_MEMORY: all caches and samplers as before the call. Whether a sampler finds a token
- *          shows only when scores are there: a call with samplers keeps a copy of its caches to go back to, and
- *          logits that were asked for may have been written when it fails for this reason (WKV_INVALID).
+ *          WKV_IO, WKV_OUT_OF_MEMORY: all caches, samplers and outputs as before the call. Whether a sampler finds a
+ *          token shows only when scores are there, so a call with samplers steps into spare states that take the
+ *          place of the caches' own at its end (memory for as many states more), and logits that were asked for may
+ *          have been written when it fails for this reason (WKV_INVALID).
  *  @threads any number of calls at once
  *  @since 0.1 */
 WKV_API wkv_status wkv_model_step(wkv_model *model, wkv_step_item *items, size_t items_count, wkv_error *error);
+
+/** wkv_model_step that can be watched and cancelled: for long prompts.
+ *  @param model        [in]  as in wkv_model_step
+ *  @param items        [in,out] as in wkv_model_step
+ *  @param items_count       [0, 65536]
+ *  @param options      [in]  NULL: all defaults
+ *  @param error        [in,out] detail of the first item at fault; may be NULL
+ *  @return as wkv_model_step | WKV_CANCELLED: by progress; all caches and samplers as before the call, logits that were
+ *          asked for may have been written. A call with progress steps into spare states, as one with samplers does.
+ *  @threads any number of calls at once
+ *  @since 0.2 */
+WKV_API wkv_status wkv_model_step_watched(wkv_model *model, wkv_step_item *items, size_t items_count,
+                                          const wkv_step_options *options, wkv_error *error);
 
 #ifdef __cplusplus
 }

@@ -4,12 +4,16 @@
 #ifndef WKV_WKV_H
 #define WKV_WKV_H
 
+#include <wkv/blob.h>
 #include <wkv/cache.h>
 #include <wkv/convert.h>
 #include <wkv/device.h>
 #include <wkv/generation.h>
+#include <wkv/initial_state.h>
 #include <wkv/model.h>
+#include <wkv/prefix_store.h>
 #include <wkv/sampler.h>
+#include <wkv/session.h>
 #include <wkv/status.h>
 #include <wkv/step.h>
 #include <wkv/tokenizer.h>

@@ -131,6 +131,8 @@ class ProgressBridge {
 using ModelOptions = detail::Sized<wkv_model_options>;
 using ModelInfo = detail::Sized<wkv_model_info>;
 using MemoryInfo = detail::Sized<wkv_memory_info>;
+using MemoryPlan = detail::Sized<wkv_memory_plan>;
+using InitialStateInfo = detail::Sized<wkv_initial_state_info>;
 using CacheInfo = detail::Sized<wkv_cache_info>;
 using TokenizerInfo = detail::Sized<wkv_tokenizer_info>;
 using DeviceInfo = detail::Sized<wkv_device_info>;
@@ -246,6 +248,12 @@ class Model {
     });
   }
 
+  /** What loading and running it will need; the fields that ask come with `plan`. */
+  static MemoryPlan plan_memory(const std::string &path, MemoryPlan plan = {}, const ModelOptions &options = {}) {
+    detail::check([&](wkv_error *error) { return wkv_model_plan_memory(path.c_str(), &options, &plan, error); });
+    return plan;
+  }
+
   ModelInfo info() const {
     ModelInfo info;
     detail::check([&](wkv_error *error) { return wkv_model_get_info(handle(), &info, error); });
@@ -282,6 +290,37 @@ class Model {
   }
   explicit Model(wkv_model *handle) : handle_(handle) {}
   detail::Owned<wkv_model, wkv_model_release> handle_;
+};
+
+/** A tuned state that caches may start from; see initial_state.h. */
+class InitialState {
+ public:
+  static InitialState load(const Model &model, const std::string &path,
+                           wkv_time_state_order order = WKV_TIME_STATE_KEY_FIRST) {
+    detail::Sized<wkv_initial_state_options> options;
+    options.order = order;
+    wkv_initial_state *handle = nullptr;
+    detail::check([&](wkv_error *error) {
+      return wkv_initial_state_load(model.handle(), path.c_str(), &options, &handle, error);
+    });
+    return InitialState(handle);
+  }
+  InitialStateInfo info() const {
+    InitialStateInfo info;
+    detail::check([&](wkv_error *error) { return wkv_initial_state_get_info(handle(), &info, error); });
+    return info;
+  }
+  wkv_initial_state *handle() const { return handle_.get(); }
+
+ private:
+  explicit InitialState(wkv_initial_state *handle) : handle_(handle) {}
+  detail::Owned<wkv_initial_state, wkv_initial_state_release> handle_;
+};
+
+/** The first part of a state with a number that is not finite; layer is -1 when there is none. */
+struct BadPart {
+  int32_t layer = -1;
+  wkv_state_part part = WKV_STATE_ATT_SHIFT;
 };
 
 /** The recurrent state of one sequence; see cache.h and step.h. */
@@ -336,6 +375,25 @@ class Cache {
   void write_state(int32_t layer, wkv_state_part part, View<float> values) {
     detail::check([&](wkv_error *error) {
       return wkv_cache_write_state(handle(), layer, part, values.data(), values.size(), error);
+    });
+  }
+  BadPart check() const {
+    BadPart bad;
+    detail::check([&](wkv_error *error) { return wkv_cache_check(handle(), &bad.layer, &bad.part, error); });
+    return bad;
+  }
+
+  /** A whole state as another engine lays it out. */
+  std::vector<float> export_state(wkv_state_layout layout) const {
+    const size_t width = static_cast<size_t>(info_.width), head_size = static_cast<size_t>(info_.head_size);
+    std::vector<float> values(static_cast<size_t>(info_.layers) * width * (2 + head_size));
+    detail::check(
+        [&](wkv_error *error) { return wkv_cache_export(handle(), layout, values.data(), values.size(), error); });
+    return values;
+  }
+  void import_state(wkv_state_layout layout, View<float> values, uint64_t position) {
+    detail::check([&](wkv_error *error) {
+      return wkv_cache_import(handle(), layout, values.data(), values.size(), position, error);
     });
   }
 

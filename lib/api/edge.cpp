@@ -9,11 +9,24 @@ void report(wkv_error *error, wkv_status status, const char *message) noexcept {
   write_text(error->message, message);
 }
 
-void check_struct(const void *structure, uint32_t struct_size, size_t known, const char *what) {
-  if (struct_size < known) fail(WKV_INVALID, "%s.struct_size is %u, expected at least %zu", what, struct_size, known);
+void check_struct(const void *structure, uint32_t struct_size, size_t first, size_t known, const char *what) {
+  if (struct_size < first) fail(WKV_INVALID, "%s.struct_size is %u, expected at least %zu", what, struct_size, first);
   const unsigned char *bytes = static_cast<const unsigned char *>(structure);
   for (size_t i = known; i < struct_size; i++)
     if (bytes[i]) fail(WKV_UNSUPPORTED, "%s has a field at byte %zu that this version does not know", what, i);
+}
+
+bool is_query(const void *buffer, size_t capacity, const size_t *count, const char *buffer_name,
+              const char *count_name) {
+  needed(count, count_name);
+  if (!buffer && capacity > 0) fail(WKV_INVALID, "%s is NULL, capacity is %zu", buffer_name, capacity);
+  return !buffer;
+}
+
+void check_room(size_t needed, size_t capacity, size_t *count) {
+  if (needed <= capacity) return;
+  *count = needed;
+  fail(WKV_INVALID, "capacity is %zu, needed are %zu", capacity, needed);
 }
 
 }  // namespace libwkv::api

@@ -2,13 +2,14 @@
 // What every C entry does: read structs by their size, call, and turn whatever happens into a status.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <exception>
 #include <new>
 
-#include <wkv/status.h>
+#include <wkv/wkv.h>
 
 #include "base/error.h"
 
@@ -38,17 +39,32 @@ wkv_status guard(wkv_error *error, Body &&body) noexcept {
   }
 }
 
-// Throws unless struct_size holds at least `known` bytes and the bytes behind them, which this version does not know,
-// are zero. `what` names the struct.
-void check_struct(const void *structure, uint32_t struct_size, size_t known, const char *what);
+// The size that a struct had in the first version that had it: programs compiled then go on. Structs that have grown
+// are listed here.
+template <class Struct>
+inline constexpr size_t first_size = sizeof(Struct);
+template <>
+inline constexpr size_t first_size<wkv_memory_info> = offsetof(wkv_memory_info, checkpoints_bytes);
+template <>
+inline constexpr size_t first_size<wkv_cache_options> = offsetof(wkv_cache_options, checkpoints_count_max);
+template <>
+inline constexpr size_t first_size<wkv_cache_info> = offsetof(wkv_cache_info, kept_count);
+template <>
+inline constexpr size_t first_size<wkv_generation_options> = offsetof(wkv_generation_options, keeps_stop_string);
+template <>
+inline constexpr size_t first_size<wkv_generation_piece> = offsetof(wkv_generation_piece, reused_tokens);
+
+// Throws unless struct_size holds at least `first` bytes, and the bytes behind `known`, the size in this version, are
+// zero. `what` names the struct.
+void check_struct(const void *structure, uint32_t struct_size, size_t first, size_t known, const char *what);
 
 // A copy of the caller's options; all zero (defaults) for NULL.
 template <class Options>
 Options read_options(const Options *options, const char *what) {
   Options copy{};
   if (!options) return copy;
-  check_struct(options, options->struct_size, sizeof(Options), what);
-  std::memcpy(&copy, options, sizeof copy);
+  check_struct(options, options->struct_size, first_size<Options>, sizeof(Options), what);
+  std::memcpy(&copy, options, std::min<size_t>(options->struct_size, sizeof copy));
   return copy;
 }
 
@@ -63,13 +79,19 @@ Pointer *needed(Pointer *pointer, const char *what) {
 template <class Info>
 void check_info(Info *info, const char *what) {
   needed(info, what);
-  check_struct(info, info->struct_size, sizeof(Info), what);
+  check_struct(info, info->struct_size, first_size<Info>, sizeof(Info), what);
 }
 template <class Info>
 void write_info(Info *info, Info values) {
   values.struct_size = info->struct_size;
-  std::memcpy(info, &values, sizeof values);
+  std::memcpy(info, &values, std::min<size_t>(info->struct_size, sizeof values));
 }
+
+// A buffer that the caller gives for a result whose size only the call knows. True when only the size is asked for.
+bool is_query(const void *buffer, size_t capacity, const size_t *count, const char *buffer_name,
+              const char *count_name);
+// Throws, with *count set, unless the result fits.
+void check_room(size_t needed, size_t capacity, size_t *count);
 
 // Copies text into a fixed field, shortened where needed, always terminated.
 template <size_t size>

@@ -9,7 +9,9 @@ namespace libwkv {
 class Cache;
 class Decoder;
 class Generation;
+class InitialState;
 class Model;
+class PrefixStore;
 class Sampler;
 class Tokenizer;
 }  // namespace libwkv
@@ -19,6 +21,14 @@ struct wkv_model {
 };
 struct wkv_cache {
   std::shared_ptr<libwkv::Cache> object;
+  std::shared_ptr<libwkv::Model> model;
+};
+struct wkv_initial_state {
+  std::shared_ptr<const libwkv::InitialState> object;
+  std::shared_ptr<libwkv::Model> model;
+};
+struct wkv_prefix_store {
+  std::shared_ptr<libwkv::PrefixStore> object;
   std::shared_ptr<libwkv::Model> model;
 };
 struct wkv_tokenizer {

@@ -20,20 +20,6 @@ std::string_view read_bytes(const void *bytes, size_t count, const char *what) {
   return {static_cast<const char *>(api::needed(bytes, what)), count};
 }
 
-// A buffer that the caller gives for a result whose size only the call knows. True when only the size is asked for.
-bool is_query(const void *buffer, size_t capacity, const size_t *count, const char *buffer_name,
-              const char *count_name) {
-  api::needed(count, count_name);
-  if (!buffer && capacity > 0) fail(WKV_INVALID, "%s is NULL, capacity is %zu", buffer_name, capacity);
-  return !buffer;
-}
-
-void check_room(size_t needed, size_t capacity, size_t *count) {
-  if (needed <= capacity) return;
-  *count = needed;
-  fail(WKV_INVALID, "capacity is %zu, needed are %zu", capacity, needed);
-}
-
 }  // namespace
 
 extern "C" {
@@ -87,13 +73,13 @@ wkv_status wkv_tokenizer_encode(const wkv_tokenizer *tokenizer, const char *text
   return api::guard(error, [&] {
     const std::shared_ptr<const Tokenizer> object = api::needed(tokenizer, "tokenizer")->object;
     const std::string_view bytes = read_bytes(text, text_bytes, "text");
-    if (is_query(tokens, capacity, tokens_count, "tokens", "tokens_count")) {
+    if (api::is_query(tokens, capacity, tokens_count, "tokens", "tokens_count")) {
       *tokens_count = object->count(bytes);
     } else if (object->knows_every_byte() && capacity >= text_bytes) {  // cannot fail: straight into the buffer
       *tokens_count = object->encode_to(bytes, tokens);
     } else {
       const std::vector<int32_t> encoded = object->encode(bytes);
-      check_room(encoded.size(), capacity, tokens_count);
+      api::check_room(encoded.size(), capacity, tokens_count);
       std::copy(encoded.begin(), encoded.end(), tokens);
       *tokens_count = encoded.size();
     }
@@ -107,14 +93,14 @@ wkv_status wkv_tokenizer_decode(const wkv_tokenizer *tokenizer, const int32_t *t
     const std::shared_ptr<const Tokenizer> object = api::needed(tokenizer, "tokenizer")->object;
     if (tokens_count > PTRDIFF_MAX / sizeof(int32_t)) fail(WKV_INVALID, "tokens_count is %zu", tokens_count);
     if (tokens_count > 0) api::needed(tokens, "tokens");
-    const bool asks_size = is_query(text, capacity, text_bytes, "text", "text_bytes");
+    const bool asks_size = api::is_query(text, capacity, text_bytes, "text", "text_bytes");
     size_t bytes = 0;
     for (size_t i = 0; i < tokens_count; i++) {
       if (tokens[i] < 0) fail(WKV_INVALID, "tokens[%zu] is %d, expected at least 0", i, tokens[i]);
       bytes += object->bytes_of(tokens[i]).size();
     }
     if (!asks_size) {
-      check_room(bytes, capacity, text_bytes);
+      api::check_room(bytes, capacity, text_bytes);
       for (size_t i = 0; i < tokens_count; i++) {
         const std::string_view piece = object->bytes_of(tokens[i]);
         text = std::copy(piece.begin(), piece.end(), text);

@@ -8,20 +8,36 @@
 #include <memory>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 namespace libwkv {
 
-enum class MemoryKind { weights, caches, workspace };
-inline constexpr size_t memory_kinds = 3;
+enum class MemoryKind { weights, caches, checkpoints, store, workspace };
+inline constexpr size_t memory_kinds = 5;
+
+// Somebody who holds memory that can be done without.
+class Reclaimer {
+ public:
+  // Gives something up, whether or not that frees memory at once; false: there is nothing left. Any thread, which may
+  // hold locks of its own: never waits for anybody who might be waiting for memory.
+  virtual bool give_up_one() noexcept = 0;
+
+ protected:
+  ~Reclaimer() = default;
+};
 
 // Counts live and peak bytes of one model. Thread-safe.
 class MemoryAccount {
  public:
   explicit MemoryAccount(uint64_t limit_bytes) : limit_(limit_bytes) {}
 
-  // Throws WKV_OUT_OF_MEMORY when the limit would be passed; nothing is counted then.
+  // Throws WKV_OUT_OF_MEMORY when the limit would be passed although the reclaimers have given up all they have; nothing
+  // is counted then. No lock of the account is held while they are asked.
   void reserve(MemoryKind kind, uint64_t bytes);
+  void add_reclaimer(std::weak_ptr<Reclaimer> reclaimer);
   void release(MemoryKind kind, uint64_t bytes) noexcept;
+  // Counts bytes under another kind from now on.
+  void move(MemoryKind from, MemoryKind to, uint64_t bytes) noexcept;
 
   struct Count {
     uint64_t live = 0, peak = 0;
@@ -34,25 +50,31 @@ class MemoryAccount {
   Snapshot snapshot() const;
 
  private:
+  bool try_reserve(MemoryKind kind, uint64_t bytes) noexcept;
+  std::shared_ptr<Reclaimer> reclaimer(size_t index) const noexcept;  // NULL: gone, or past the last one
+  size_t reclaimers_count() const noexcept;
+
   const uint64_t limit_;
   mutable std::mutex mutex_;
   std::array<Count, memory_kinds> kinds_;
   Count total_;
+  std::vector<std::weak_ptr<Reclaimer>> reclaimers_;
 };
 
-// Bytes aligned to 64, counted while they live. Large weights and workspaces lie on huge pages; caches do not, so that
-// a state costs what it counts. Move-only.
+// Bytes aligned to 64, counted while they live. Large weights and workspaces lie on huge pages; states do not, so that
+// one costs what it counts. Move-only.
 class Buffer {
  public:
   Buffer() = default;
-  // Throws WKV_OUT_OF_MEMORY. The content is zero.
-  Buffer(std::shared_ptr<MemoryAccount> account, MemoryKind kind, size_t bytes);
+  // Throws WKV_OUT_OF_MEMORY. The content is zero, unless is_zero is false: then it is anything.
+  Buffer(std::shared_ptr<MemoryAccount> account, MemoryKind kind, size_t bytes, bool is_zero = true);
   Buffer(Buffer &&other) noexcept { *this = std::move(other); }
   Buffer &operator=(Buffer &&other) noexcept;
   ~Buffer() { free(); }
 
   std::byte *data() const { return data_; }
   size_t size() const { return size_; }
+  void count_as(MemoryKind kind) noexcept;
   template <class T>
   T *as() const {
     return reinterpret_cast<T *>(data_);

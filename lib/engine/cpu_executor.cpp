@@ -18,14 +18,9 @@ using kernels::max_vectors;
 
 namespace {
 
-constexpr int64_t ffn_parts = 8;              // sums that ffn.value is cut into
-constexpr int64_t logits_group = 64;          // rows of scores computed together
 constexpr int64_t smallest_piece = 32 << 10;  // numbers that a thread claims at least in a streaming product
 constexpr int64_t most_pieces = 256;          // of one job, roughly
 constexpr int64_t product_outputs = 128;      // outputs a thread claims at a time in a matrix product
-
-// Rows of a matrix are spread over cache sets: a power-of-two stride would put a column of them into one set.
-int64_t padded(int64_t floats) { return (floats + 15) / 16 * 16 + 16; }
 
 }  // namespace
 
@@ -52,30 +47,23 @@ std::vector<std::string> usable_kernels() {
   return names;
 }
 
+int resolve_threads(int threads) { return threads ? threads : std::min(usable_cores(), 256); }
+
 CpuExecutor::CpuExecutor(const formats::Checkpoint &checkpoint, const HyperParameters &hyper, const CpuOptions &options,
                          std::shared_ptr<MemoryAccount> account, const CpuWeightStore::Progress &progress)
     : hyper_(hyper),
       layout_(hyper),
       table_(select_kernels(options.kernels)),
       account_(std::move(account)),
-      pool_(options.threads ? options.threads : std::min(usable_cores(), 256)),
-      store_(checkpoint, hyper, options.weight_type, account_, pool_, progress),
+      pool_(resolve_threads(options.threads)),
+      store_(checkpoint, hyper, options.weight_type, account_, &pool_, progress),
       few_rows_(options.is_reproducible ? 0 : max_vectors),
-      width_stride_(padded(hyper.width)),
-      ffn_stride_(padded(hyper.ffn_width)),
-      rank_stride_(padded(std::max({hyper.rank_w, hyper.rank_a, hyper.rank_v, hyper.rank_g}))) {
-  auto widen = [this](const Matrix &matrix) {
-    if (matrix.data)
-      prepared_floats_ = std::max(prepared_floats_, table_.prepared_floats(matrix.format, matrix.inputs));
-  };
-  for (const CpuLayer &l : store_.weights().layers)
-    for (const Matrix *matrix :
-         {&l.receptance, &l.key, &l.value, &l.output, &l.w1, &l.a1, &l.v1, &l.g1, &l.ffn_key, &l.ffn_value})
-      widen(*matrix);
-  widen(store_.weights().head);
-  prepared_floats_ = (prepared_floats_ + 15) / 16 * 16;
-  scratch_floats_ = (table_.multiply_scratch_floats() + 15) / 16 * 16;
-}
+      sizes_(hyper, store_.weights(), table_, pool_.threads()),
+      width_stride_(sizes_.width_stride),
+      ffn_stride_(sizes_.ffn_stride),
+      rank_stride_(sizes_.rank_stride),
+      prepared_floats_(sizes_.prepared_floats),
+      scratch_floats_(sizes_.scratch_floats) {}
 
 ExecutorInfo CpuExecutor::info() const {
   const CpuWeights &weights = store_.weights();
@@ -89,58 +77,44 @@ ExecutorInfo CpuExecutor::info() const {
 }
 
 void CpuExecutor::reserve(int64_t rows, int64_t logits_rows) {
-  logits_rows = logits_rows > 1 ? std::min(logits_rows, logits_group) : 0;  // a single row goes straight to its place
+  logits_rows = held_logits(logits_rows);
   if (rows <= work_.rows && logits_rows <= work_.logits_rows) return;
   rows = std::max(rows, work_.rows);
   logits_rows = std::max(logits_rows, work_.logits_rows);
 
-  Workspace next;
-  next.rows = rows;
-  next.logits_rows = logits_rows;
-  // Two passes over the same list: the first adds sizes up, the second gives places out.
-  float *base = nullptr;
-  size_t used = 0;
-  auto place = [&](float *&pointer, int64_t floats) {
-    pointer = base ? base + used : nullptr;
-    used += static_cast<size_t>((floats + 15) / 16 * 16);
+  // Nothing in a workspace outlives a step, so the old one goes first: both together would pass what was planned.
+  const int64_t old_rows = work_.rows, old_logits_rows = work_.logits_rows;
+  work_ = Workspace();
+  auto make = [&](int64_t wanted_rows, int64_t wanted_logits_rows) {
+    Workspace next;
+    next.rows = wanted_rows;
+    next.logits_rows = wanted_logits_rows;
+    next.memory = Buffer(account_, MemoryKind::workspace, next.lay_out(sizes_, nullptr));
+    next.lay_out(sizes_, next.memory.as<float>());
+    work_ = std::move(next);
   };
-  for (int pass = 0; pass < 2; pass++) {
-    used = 0;
-    int64_t wide = rows * width_stride_;
-    for (float **pointer : {&next.x, &next.h, &next.mixed[0], &next.mixed[1], &next.mixed[2], &next.mixed[3],
-                            &next.mixed[4], &next.mixed[5], &next.receptance, &next.decay, &next.key, &next.value,
-                            &next.rate, &next.gate, &next.first_value})
-      place(*pointer, wide);
-    next.removal = next.mixed[0];
-    next.value_mix = next.mixed[1];
-    next.wkv = next.mixed[2];
-    next.out = next.mixed[3];
-    next.product = next.mixed[4];
-    for (float **pointer : {&next.low_w, &next.low_a, &next.low_v, &next.low_g}) place(*pointer, rows * rank_stride_);
-    place(next.ffn, rows * ffn_stride_);
-    for (float *&prepared : next.prepared) place(prepared, max_vectors * static_cast<int64_t>(prepared_floats_));
-    place(next.partial, ffn_parts * max_vectors * width_stride_);
-    place(next.logits, logits_rows * hyper_.vocab_size);
-    place(next.scratch, pool_.threads() * static_cast<int64_t>(scratch_floats_));
-    if (pass == 0) {
-      next.memory = Buffer(account_, MemoryKind::workspace, used * sizeof(float));
-      base = next.memory.as<float>();
+  try {
+    make(rows, logits_rows);
+  } catch (...) {
+    try {
+      if (old_rows > 0) make(old_rows, old_logits_rows);  // the steps that fitted shall go on fitting
+    } catch (...) {
+      // the next step asks again
     }
+    throw;
   }
-  work_ = std::move(next);
 }
 
 void CpuExecutor::parallel(size_t count, void (*body)(void *context, size_t index), void *context) noexcept {
   each_task(count, [&](size_t index, size_t) { body(context, index); });
 }
 
-void CpuExecutor::run(const Batch &batch) noexcept {
+bool CpuExecutor::run(const Batch &batch, const LayerWatch *watch) noexcept {
   embed(batch);
-  if (static_cast<int64_t>(batch.tokens.size()) <= few_rows_)
-    run_few(batch);
-  else
-    run_many(batch);
+  const bool is_few = static_cast<int64_t>(batch.tokens.size()) <= few_rows_;
+  if (!(is_few ? run_few(batch, watch) : run_many(batch, watch))) return false;
   if (!batch.logits.empty()) logits(batch);
+  return true;
 }
 
 // One body a thread that takes tasks until none is left: it knows its place in the scratch memory, and a thread
@@ -177,13 +151,39 @@ void CpuExecutor::embed(const Batch &batch) {
 }
 
 const float *CpuExecutor::previous_row(const Batch &batch, int64_t r, size_t segment, size_t shift) const {
-  return r == batch.segments[segment].begin ? batch.segments[segment].state + shift : row(work_.h, r - 1);
+  return r == batch.segments[segment].begin ? batch.segments[segment].from + shift : row(work_.h, r - 1);
 }
 
 void CpuExecutor::save_shift(const Batch &batch, size_t offset) {
-  for (const Segment &segment : batch.segments)
-    std::memcpy(segment.state + offset, row(work_.h, segment.end - 1),
-                static_cast<size_t>(hyper_.width) * sizeof(float));
+  const size_t bytes = static_cast<size_t>(hyper_.width) * sizeof(float);
+  for (const Segment &segment : batch.segments) {
+    for (const RowState &snapshot : segment.snapshots)
+      std::memcpy(snapshot.state + offset, row(work_.h, snapshot.row), bytes);
+    std::memcpy(segment.state + offset, row(work_.h, segment.end - 1), bytes);
+  }
+}
+
+// One head of a sequence through its rows. A state that is not stepped in place is copied here, where it is read
+// anyway.
+void CpuExecutor::recur(const Segment &segment, int64_t head, size_t wkv_offset) {
+  const Workspace &w = work_;
+  const int64_t size = hyper_.head_size;
+  const size_t offset = wkv_offset + static_cast<size_t>(head * size * size);
+  const size_t bytes = static_cast<size_t>(size * size) * sizeof(float);
+  float *state = segment.state + offset;
+  if (segment.from != segment.state) std::memcpy(state, segment.from + offset, bytes);
+  int64_t done = segment.begin;
+  auto advance = [&](int64_t end) {
+    const int64_t at = done * width_stride_ + head * size;
+    table_.wkv(end - done, width_stride_, w.receptance + at, w.decay + at, w.key + at, w.value + at, w.removal + at,
+               w.rate + at, state, w.wkv + at, size);
+    done = end;
+  };
+  for (const RowState &snapshot : segment.snapshots) {
+    advance(snapshot.row + 1);
+    std::memcpy(snapshot.state + offset, state, bytes);
+  }
+  advance(segment.end);
 }
 
 kernels::TimeMixInputs CpuExecutor::mix_inputs(const CpuLayer &layer, int64_t r, bool is_first_layer) const {
@@ -293,7 +293,7 @@ void CpuExecutor::logits(const Batch &batch) {
 
 // ---- few rows: every weight is read once, by all threads
 
-void CpuExecutor::run_few(const Batch &batch) {
+bool CpuExecutor::run_few(const Batch &batch, const LayerWatch *watch) {
   int64_t rows = static_cast<int64_t>(batch.tokens.size()), width = hyper_.width;
   Workspace &w = work_;
   const CpuWeights &weights = store_.weights();
@@ -347,7 +347,9 @@ void CpuExecutor::run_few(const Batch &batch) {
     Product key{&layer.ffn_key, w.prepared[0], 0, w.ffn, ffn_stride_, true};
     multiply_few(&key, 1, rows);
     ffn_value_few(layer, rows);
+    if (watch && watch->is_cancelled(watch->user, l + 1)) return false;
   }
+  return true;
 }
 
 // Second low-rank products, recurrence and group norm: one job, since a head needs no other. Threads take neighbouring
@@ -377,12 +379,7 @@ void CpuExecutor::time_mix_few(const CpuLayer &layer, const Batch &batch, bool i
       table_.time_mix_inputs(&io, first, last);
     }
     for (const Segment &segment : batch.segments)
-      for (int64_t head = first; head < last; head++) {
-        int64_t at = segment.begin * width_stride_ + head * size;
-        table_.wkv(segment.end - segment.begin, width_stride_, w.receptance + at, w.decay + at, w.key + at,
-                   w.value + at, w.removal + at, w.rate + at,
-                   segment.state + wkv_offset + static_cast<size_t>(head * size * size), w.wkv + at, size);
-      }
+      for (int64_t head = first; head < last; head++) recur(segment, head, wkv_offset);
     for (int64_t r = 0; r < rows; r++) {
       kernels::TimeMixOutputs io = mix_outputs(layer, r);
       table_.time_mix_outputs(&io, first, last);
@@ -419,8 +416,8 @@ void CpuExecutor::ffn_value_few(const CpuLayer &layer, int64_t rows) {
 
 // ---- many rows: products of matrices, everything else by rows or by heads
 
-void CpuExecutor::run_many(const Batch &batch) {
-  int64_t rows = static_cast<int64_t>(batch.tokens.size()), width = hyper_.width, size = hyper_.head_size;
+bool CpuExecutor::run_many(const Batch &batch, const LayerWatch *watch) {
+  int64_t rows = static_cast<int64_t>(batch.tokens.size()), width = hyper_.width;
   Workspace &w = work_;
   const CpuWeights &weights = store_.weights();
   std::span<const Segment> segments = batch.segments;
@@ -469,11 +466,8 @@ void CpuExecutor::run_many(const Batch &batch) {
       table_.time_mix_inputs(&io, 0, hyper_.heads);
     });
     each_task(segments.size() * static_cast<size_t>(hyper_.heads), [&](size_t task, size_t) {
-      const Segment &segment = segments[task / static_cast<size_t>(hyper_.heads)];
-      int64_t head = static_cast<int64_t>(task) % hyper_.heads, at = segment.begin * width_stride_ + head * size;
-      table_.wkv(segment.end - segment.begin, width_stride_, w.receptance + at, w.decay + at, w.key + at, w.value + at,
-                 w.removal + at, w.rate + at, segment.state + layout_.wkv(l) + static_cast<size_t>(head * size * size),
-                 w.wkv + at, size);
+      recur(segments[task / static_cast<size_t>(hyper_.heads)], static_cast<int64_t>(task) % hyper_.heads,
+            layout_.wkv(l));
     });
     each_row(rows, [&](int64_t r) {
       kernels::TimeMixOutputs io = mix_outputs(layer, r);
@@ -497,7 +491,9 @@ void CpuExecutor::run_many(const Batch &batch) {
     Product value{&layer.ffn_value, w.ffn, ffn_stride_, w.product, width_stride_};
     multiply_many(&value, 1, rows);
     each_row(rows, [&](int64_t r) { table_.add(width, row(w.x, r), row(w.product, r)); });
+    if (watch && watch->is_cancelled(watch->user, l + 1)) return false;
   }
+  return true;
 }
 
 }  // namespace libwkv

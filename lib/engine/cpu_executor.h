@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "base/thread_pool.h"
 #include "engine/cpu_weights.h"
+#include "engine/cpu_workspace.h"
 #include "engine/executor.h"
 #include "kernels/table.h"
 #include "model/hyper_parameters.h"
@@ -22,6 +23,8 @@ struct CpuOptions {
   bool is_reproducible = false;
 };
 
+// Threads that a model loaded with `threads` runs on.
+int resolve_threads(int threads);
 // The best usable kernel set, or the one named. Throws WKV_NOT_FOUND naming the choices.
 const kernels::Table &select_kernels(const std::string &name);
 // Names of the kernel sets that this machine can use, best first.
@@ -34,28 +37,13 @@ class CpuExecutor final : public Executor {
 
   ExecutorInfo info() const override;
   void reserve(int64_t rows, int64_t logits_rows) override;
-  void run(const Batch &batch) noexcept override;
+  bool run(const Batch &batch, const LayerWatch *watch) noexcept override;
   void lock() override { pool_.mutex().lock(); }
   void unlock() override { pool_.mutex().unlock(); }
   void parallel(size_t count, void (*body)(void *context, size_t index), void *context) noexcept override;
 
  private:
-  // Activations of a batch; rows are `width_stride` floats apart unless said. Names as in FORMATS.
-  struct Workspace {
-    int64_t rows = 0, logits_rows = 0;
-    Buffer memory;
-    float *x, *h;     // residual; normalised input of the mix at hand
-    float *mixed[6];  // token-shifted inputs r, w, k, v, a, g; dead after the first products
-    float *receptance, *decay, *key, *value, *rate, *gate, *first_value;
-    float *removal, *value_mix, *wkv, *out;  // share memory with `mixed`
-    float *product;                          // what an output matrix gave
-    float *low_w, *low_a, *low_v, *low_g;    // [rows][rank_stride]
-    float *ffn;                              // [rows][ffn_stride]
-    float *prepared[7];                      // [max_vectors][prepared_floats]: receptance key value w1 a1 v1 g1
-    float *partial;                          // [ffn_parts][max_vectors][width_stride]
-    float *logits;                           // [logits_rows][vocab]
-    float *scratch;                          // [threads][scratch_floats]
-  };
+  using Workspace = CpuWorkspace;
   // One matrix and the rows it multiplies.
   struct Product {
     const kernels::Matrix *matrix;
@@ -67,12 +55,13 @@ class CpuExecutor final : public Executor {
   };
 
   void embed(const Batch &batch);
-  void run_few(const Batch &batch);
-  void run_many(const Batch &batch);
+  bool run_few(const Batch &batch, const LayerWatch *watch);
+  bool run_many(const Batch &batch, const LayerWatch *watch);
   void time_mix_few(const CpuLayer &layer, const Batch &batch, bool is_first_layer);
   void ffn_value_few(const CpuLayer &layer, int64_t rows);
   void logits(const Batch &batch);
   void save_shift(const Batch &batch, size_t offset);
+  void recur(const Segment &segment, int64_t head, size_t wkv_offset);
   const float *previous_row(const Batch &batch, int64_t row, size_t segment, size_t shift) const;
 
   void multiply_few(const Product *products, size_t count, int64_t rows);
@@ -94,8 +83,9 @@ class CpuExecutor final : public Executor {
   ThreadPool pool_;
   CpuWeightStore store_;
   const int64_t few_rows_;  // most rows that take the streaming way
-  int64_t width_stride_, ffn_stride_, rank_stride_;
-  size_t prepared_floats_ = 0, scratch_floats_ = 0;
+  const CpuWorkspaceSizes sizes_;
+  const int64_t width_stride_, ffn_stride_, rank_stride_;
+  const size_t prepared_floats_, scratch_floats_;
   Workspace work_;
 };
 

@@ -10,10 +10,18 @@
 
 namespace libwkv {
 
-// Consecutive rows of a batch that belong to one sequence.
+// A state that is wanted on the way: that after a row.
+struct RowState {
+  int64_t row;
+  float *state;
+};
+
+// Consecutive rows of a batch that belong to one sequence. States are StateLayout.
 struct Segment {
-  float *state;        // StateLayout; advanced in place
-  int64_t begin, end;  // rows
+  const float *from;                    // before the first row
+  float *state;                         // where the one after the last row goes: from itself, or memory apart from it
+  int64_t begin, end;                   // rows
+  std::span<const RowState> snapshots;  // rising rows in [begin, end - 1)
 };
 
 // A row whose scores are wanted.
@@ -26,6 +34,12 @@ struct Batch {
   std::span<const int32_t> tokens;    // one a row, checked
   std::span<const Segment> segments;  // in order, covering all rows, each with its own state
   std::span<const LogitsRow> logits;  // rising rows
+};
+
+// Asked after each layer of a batch; true stops the run there.
+struct LayerWatch {
+  bool (*is_cancelled)(void *user, int64_t layers_done);
+  void *user;
 };
 
 // What wkv_model_info says about a backend's weights.
@@ -42,7 +56,8 @@ class Executor {
   // Makes room for batches of up to `rows` rows with `logits_rows` wanted ones. Throws WKV_OUT_OF_MEMORY and changes
   // nothing. After it, run cannot fail.
   virtual void reserve(int64_t rows, int64_t logits_rows) = 0;
-  virtual void run(const Batch &batch) noexcept = 0;
+  // False when the watch (NULL: none) stopped it: then every segment's `state` has any content.
+  virtual bool run(const Batch &batch, const LayerWatch *watch) noexcept = 0;
   // Held from reserve to the last run of a step: steps of one model take turns.
   virtual void lock() = 0;
   virtual void unlock() = 0;

@@ -40,10 +40,7 @@ std::string stored_types(const formats::Checkpoint &checkpoint) {
 
 }  // namespace
 
-Model::~Model() = default;
-
-std::shared_ptr<Model> Model::load(formats::Checkpoint checkpoint, const LoadOptions &options) {
-  std::shared_ptr<Model> model(new Model);
+void check_options(const LoadOptions &options) {
   if (options.threads < 0 || options.threads > 256)
     fail(WKV_INVALID, "threads is %d, expected 0 to 256", options.threads);
   if (options.chunk_tokens < 0 || options.chunk_tokens > 4096)
@@ -57,7 +54,17 @@ std::shared_ptr<Model> Model::load(formats::Checkpoint checkpoint, const LoadOpt
   if (options.device != "" && options.device != "auto" && options.device != "cpu")
     fail(WKV_NOT_FOUND, "device '%s' is not present; this build has cpu", options.device.c_str());
   select_kernels(options.kernels);
+}
 
+int chunk_tokens_of(const LoadOptions &options) {
+  return options.chunk_tokens ? options.chunk_tokens : default_chunk_tokens;
+}
+
+Model::~Model() = default;
+
+std::shared_ptr<Model> Model::load(formats::Checkpoint checkpoint, const LoadOptions &options) {
+  std::shared_ptr<Model> model(new Model);
+  check_options(options);
   model->hyper_ = derive_hyper_parameters(checkpoint);
   const HyperParameters &hyper = model->hyper_;
   model->account_ = std::make_shared<MemoryAccount>(options.memory_limit_bytes);
@@ -83,7 +90,7 @@ std::shared_ptr<Model> Model::load(formats::Checkpoint checkpoint, const LoadOpt
   info.state_type = WKV_TYPE_F32;
   info.has_tokenizer = model->tokenizer_ != nullptr;
   info.is_reproducible = options.is_reproducible;
-  info.chunk_tokens = options.chunk_tokens ? options.chunk_tokens : default_chunk_tokens;
+  info.chunk_tokens = chunk_tokens_of(options);
   for (const auto &[name, tensor] : checkpoint.tensors) info.parameters += static_cast<uint64_t>(tensor.values());
   info.state_bytes = StateLayout(hyper).floats * sizeof(float);
   info.fingerprint = fingerprint(checkpoint, hyper);
@@ -101,6 +108,8 @@ std::shared_ptr<Model> Model::load(formats::Checkpoint checkpoint, const LoadOpt
   return model;
 }
 
-std::shared_ptr<Cache> Model::create_cache() const { return std::make_shared<Cache>(hyper_, account_); }
+std::shared_ptr<Cache> Model::create_cache(CacheOptions options) const {
+  return std::make_shared<Cache>(hyper_, account_, std::move(options));
+}
 
 }  // namespace libwkv

@@ -15,10 +15,10 @@
 #include "base/memory.h"
 #include "formats/checkpoint.h"
 #include "model/hyper_parameters.h"
+#include "state/cache.h"
 
 namespace libwkv {
 
-class Cache;
 class Executor;
 class Sampler;
 class Tokenizer;
@@ -35,6 +35,11 @@ struct LoadOptions {
   int chunk_tokens = 0;
 };
 
+// Throws for options that no model can be loaded with.
+void check_options(const LoadOptions &options);
+// Rows that go through the layers together.
+int chunk_tokens_of(const LoadOptions &options);
+
 // One sequence of a batch step; pointers as in wkv_step_item, already checked for NULL.
 struct StepItem {
   Cache *cache = nullptr;
@@ -42,11 +47,23 @@ struct StepItem {
   float *logits = nullptr;
   size_t logits_count = 0;
   bool wants_all_logits = false;
+  bool keeps_all_states = false;
   Sampler *sampler = nullptr;
   int32_t *next_token = nullptr;
   const char *fault = nullptr;  // what the caller of step found wrong with the item, with its status; NULL: nothing
   wkv_status status = WKV_OK;
 };
+
+// Follows a step; NULL progress: nothing. Non-zero cancels.
+struct StepWatch {
+  int32_t (*progress)(void *user, uint64_t done_tokens, uint64_t total_tokens) = nullptr;
+  void *user = nullptr;
+};
+
+// Memory of a chunk of a step for scores that only samplers see, of `sampled` items in it.
+inline uint64_t unseen_logits_bytes(int64_t vocab, int64_t sampled) {
+  return static_cast<uint64_t>(sampled) * static_cast<uint64_t>(vocab) * sizeof(float);
+}
 
 class Model {
  public:
@@ -60,11 +77,13 @@ class Model {
   // NULL when the file carries no vocabulary.
   std::shared_ptr<const Tokenizer> tokenizer() const { return tokenizer_; }
 
-  std::shared_ptr<Cache> create_cache() const;
+  const std::shared_ptr<MemoryAccount> &account() const { return account_; }
+  std::shared_ptr<Cache> create_cache(CacheOptions options = {}) const;
 
   // Advances the caches. Checks every item before it changes anything; on failure throws Error for the first item at
-  // fault, with each item's own status set, and nothing has changed. Any thread.
-  void step(std::span<StepItem> items);
+  // fault, with each item's own status set, and nothing has changed. Throws WKV_CANCELLED when watch says so. Any
+  // thread.
+  void step(std::span<StepItem> items, const StepWatch &watch = {});
 
  private:
   Model() = default;

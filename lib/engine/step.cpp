@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// A step of a model: every check first, then all memory, then chunk after chunk of rows.
+// A step of a model: every check first, then all memory, then chunk after chunk of rows, and all outcomes at the end.
 #include <algorithm>
-#include <cstring>
 #include <mutex>
 #include <optional>
 
 #include "base/error.h"
 #include "engine/executor.h"
 #include "engine/model.h"
-#include "state/cache.h"
+#include "state/cache_step.h"
 #include "text/sampler.h"
 #include "text/tokenizer.h"
 
@@ -36,40 +35,12 @@ class Taken {
   std::vector<BusyFlag *> flags_;
 };
 
-// Copies of the caches of a step that can still fail after it has begun: one with samplers, which may find no token.
-class Undo {
- public:
-  Undo(std::span<StepItem> items, const std::shared_ptr<MemoryAccount> &account) {
-    size_t bytes = 0;
-    for (const StepItem &item : items)
-      if (!item.tokens.empty()) bytes += item.cache->bytes();
-    states_ = Buffer(account, MemoryKind::workspace, bytes);
-    saved_.reserve(items.size());
-    std::byte *place = states_.data();
-    for (const StepItem &item : items) {
-      if (item.tokens.empty()) continue;
-      std::memcpy(place, item.cache->state(), item.cache->bytes());
-      saved_.push_back({item.cache, place, item.cache->position, item.cache->last_token});
-      place += item.cache->bytes();
-    }
-  }
-  void restore() noexcept {
-    for (const Saved &saved : saved_) {
-      std::memcpy(saved.cache->state(), saved.state, saved.cache->bytes());
-      saved.cache->position = saved.position;
-      saved.cache->last_token = saved.last_token;
-    }
-  }
-
- private:
-  struct Saved {
-    Cache *cache;
-    const std::byte *state;
-    uint64_t position;
-    int32_t last_token;
-  };
-  Buffer states_;
-  std::vector<Saved> saved_;
+// An item that has tokens, and how far it has come.
+struct Active {
+  StepItem *item;
+  CacheStep step;
+  size_t done = 0;            // tokens
+  size_t snapshots_done = 0;  // of step.snapshots()
 };
 
 // What one sampler chose, and where from.
@@ -86,6 +57,9 @@ void check_item(const StepItem &item, size_t vocab, const MemoryAccount *account
   for (int32_t token : item.tokens)
     if (token < 0 || static_cast<size_t>(token) >= vocab)
       fail(WKV_INVALID, "token %d is outside the vocabulary of %zu", token, vocab);
+  if (item.keeps_all_states && item.tokens.size() > WKV_VERIFY_TOKENS)
+    fail(WKV_INVALID, "tokens_count is %zu, at most %d go with WKV_STEP_ALL_STATES", item.tokens.size(),
+         WKV_VERIFY_TOKENS);
   if (item.logits) {
     size_t rows = item.wants_all_logits ? item.tokens.size() : 1;
     if (item.logits_count / vocab < rows)
@@ -102,6 +76,10 @@ void check_items(std::span<StepItem> items, size_t vocab, const MemoryAccount *a
       check_item(item, vocab, account);
       if (item.tokens.empty()) continue;
       taken.take(item.cache->busy(), "cache");
+      const uint64_t position = item.cache->now().position;
+      if (item.tokens.size() > INT64_MAX - position)
+        fail(WKV_INVALID, "position %llu and %zu tokens more pass the largest position",
+             static_cast<unsigned long long>(position), item.tokens.size());
       if (item.sampler) taken.take(item.sampler->busy(), "sampler");
     } catch (const Error &error) {
       item.status = error.status();
@@ -121,7 +99,7 @@ void check_items(std::span<StepItem> items, size_t vocab, const MemoryAccount *a
 
 }  // namespace
 
-void Model::step(std::span<StepItem> items) {
+void Model::step(std::span<StepItem> items, const StepWatch &watch) {
   size_t vocab = static_cast<size_t>(hyper_.vocab_size);
   Taken taken(2 * items.size());
   check_items(items, vocab, account_.get(), taken);
@@ -131,8 +109,10 @@ void Model::step(std::span<StepItem> items) {
 
   // Rows of all items are cut into chunks: an item may span chunks, and a chunk many items.
   size_t rows_total = 0, logits_total = 0, samplers = 0, unseen = 0;  // unseen: scores that only a sampler sees
+  size_t items_total = 0, snapshots_total = 0;
   for (const StepItem &item : items) {
     if (item.tokens.empty()) continue;
+    items_total++;
     rows_total += item.tokens.size();
     if (item.logits || item.sampler) logits_total += item.logits && item.wants_all_logits ? item.tokens.size() : 1;
     samplers += item.sampler != nullptr;
@@ -140,54 +120,77 @@ void Model::step(std::span<StepItem> items) {
   }
   if (rows_total == 0) return;
   size_t chunk_rows = std::min(static_cast<size_t>(info_.chunk_tokens), rows_total);
-  size_t chunk_items = std::min(chunk_rows, items.size());
+  size_t chunk_items = std::min(chunk_rows, items_total);
   std::vector<int32_t> tokens;
   std::vector<Segment> segments;
+  std::vector<RowState> row_states;
   std::vector<LogitsRow> logits;
   std::vector<Choosing> choosing;  // of all chunks
+  std::vector<Active> active;
   tokens.reserve(chunk_rows);
   segments.reserve(chunk_items);
   logits.reserve(std::min(chunk_rows, logits_total));
   choosing.reserve(samplers);
-  Buffer unseen_logits(account_, MemoryKind::workspace, std::min(unseen, chunk_rows) * vocab * sizeof(float));
+  active.reserve(items_total);
+  const int64_t chunk_unseen = static_cast<int64_t>(std::min(unseen, chunk_rows));
+  Buffer unseen_logits(account_, MemoryKind::workspace, unseen_logits_bytes(hyper_.vocab_size, chunk_unseen));
   executor_->reserve(static_cast<int64_t>(chunk_rows), static_cast<int64_t>(std::min(chunk_rows, logits_total)));
-  std::optional<Undo> undo;
-  if (samplers > 0) undo.emplace(items, account_);
+  // A sampler may find no token and a watch may cancel: what can still fail later keeps the caches as they are.
+  const bool is_final = samplers == 0 && !watch.progress;
+  for (StepItem &item : items) {
+    if (item.tokens.empty()) continue;
+    active.push_back({&item, CacheStep(*item.cache, item.tokens, is_final, item.keeps_all_states)});
+    snapshots_total += active.back().step.snapshots().size();
+  }
+  row_states.reserve(snapshots_total);
+
+  size_t rows_done = 0;
+  auto report = [&](int64_t layers_done) {
+    const size_t rows =
+        rows_done + tokens.size() * static_cast<size_t>(layers_done) / static_cast<size_t>(hyper_.layers);
+    return watch.progress(watch.user, rows, rows_total) != 0;
+  };
+  const LayerWatch layer_watch{
+      [](void *user, int64_t layers_done) { return (*static_cast<decltype(report) *>(user))(layers_done); }, &report};
 
   SamplerLimits limits{tokenizer_ ? tokenizer_->ids_end() : 0, ids_without_bytes_};
-  for (size_t i = 0, at = 0; i < items.size();) {  // at: tokens of item i that are done
+  for (size_t i = 0; i < active.size();) {
     tokens.clear();
     segments.clear();
+    row_states.clear();
     logits.clear();
     size_t unseen_rows = 0, chosen = choosing.size();
-    for (; i < items.size() && tokens.size() < chunk_rows;) {
-      StepItem &item = items[i];
-      size_t count = std::min(item.tokens.size() - at, chunk_rows - tokens.size());
-      if (count > 0) {
-        int64_t begin = static_cast<int64_t>(tokens.size()), end = begin + static_cast<int64_t>(count);
-        std::span<const int32_t> part = item.tokens.subspan(at, count);
-        segments.push_back({item.cache->state(), begin, end});
-        tokens.insert(tokens.end(), part.begin(), part.end());
-        item.cache->position += count;
-        item.cache->last_token = part.back();
-        bool is_last = at + count == item.tokens.size();
-        if (item.logits && item.wants_all_logits) {
-          for (size_t r = 0; r < count; r++)
-            logits.push_back({begin + static_cast<int64_t>(r), item.logits + (at + r) * vocab});
-        } else if (is_last && (item.logits || item.sampler)) {
-          float *place = item.logits ? item.logits : unseen_logits.as<float>() + unseen_rows++ * vocab;
-          logits.push_back({end - 1, place});
-        }
-        if (is_last && item.sampler)
-          choosing.push_back({&item, logits.back().logits, {0, item.sampler->state().random}});
-        at += count;
+    while (i < active.size() && tokens.size() < chunk_rows) {
+      Active &one = active[i];
+      StepItem &item = *one.item;
+      const size_t count = std::min(item.tokens.size() - one.done, chunk_rows - tokens.size());
+      const int64_t begin = static_cast<int64_t>(tokens.size()), end = begin + static_cast<int64_t>(count);
+      const std::span<const int32_t> part = item.tokens.subspan(one.done, count);
+      const std::span<const Snapshot> snapshots = one.step.snapshots();
+      const size_t first_state = row_states.size();
+      for (; one.snapshots_done < snapshots.size() && snapshots[one.snapshots_done].index < one.done + count;
+           one.snapshots_done++) {
+        const Snapshot &snapshot = snapshots[one.snapshots_done];
+        row_states.push_back({begin + static_cast<int64_t>(snapshot.index - one.done), snapshot.floats});
       }
-      if (at == item.tokens.size()) {
-        i++;
-        at = 0;
+      segments.push_back({one.done == 0 ? one.step.from() : one.step.floats(), one.step.floats(), begin, end,
+                          std::span<const RowState>(row_states).subspan(first_state)});
+      tokens.insert(tokens.end(), part.begin(), part.end());
+      const bool is_last = one.done + count == item.tokens.size();
+      if (item.logits && item.wants_all_logits) {
+        for (size_t r = 0; r < count; r++)
+          logits.push_back({begin + static_cast<int64_t>(r), item.logits + (one.done + r) * vocab});
+      } else if (is_last && (item.logits || item.sampler)) {
+        float *place = item.logits ? item.logits : unseen_logits.as<float>() + unseen_rows++ * vocab;
+        logits.push_back({end - 1, place});
       }
+      if (is_last && item.sampler) choosing.push_back({&item, logits.back().logits, {0, item.sampler->state().random}});
+      one.done += count;
+      if (is_last) i++;
     }
-    executor_->run({tokens, segments, logits});
+    if (!executor_->run({tokens, segments, logits}, watch.progress ? &layer_watch : nullptr))
+      fail(WKV_CANCELLED, "cancelled after %zu of %zu tokens", rows_done, rows_total);
+    rows_done += tokens.size();
 
     auto choose = [&](size_t index) {
       Choosing &one = choosing[chosen + index];
@@ -206,10 +209,10 @@ void Model::step(std::span<StepItem> items) {
 
   for (size_t i = 0; i < items.size(); i++) {
     if (items[i].status == WKV_OK) continue;
-    undo->restore();
     if (items[i].status == WKV_OUT_OF_MEMORY) fail(WKV_OUT_OF_MEMORY, "item %zu: no memory for its sampler", i);
     fail(items[i].status, "item %zu: no token is left to choose from: all are banned or not a number", i);
   }
+  for (Active &one : active) one.step.commit();
   for (const Choosing &one : choosing) {
     one.item->sampler->commit(one.choice);
     *one.item->next_token = one.choice.token;

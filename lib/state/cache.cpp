@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "state/cache.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -18,40 +19,115 @@ void transpose_heads(size_t heads, size_t size, const float *from, float *to) {
 
 }  // namespace
 
-StateLayout::StateLayout(const HyperParameters &hyper)
-    : layers(static_cast<size_t>(hyper.layers)),
-      width(static_cast<size_t>(hyper.width)),
-      heads(static_cast<size_t>(hyper.heads)),
-      head_size(static_cast<size_t>(hyper.head_size)),
-      layer_floats(2 * width + heads * head_size * head_size),
-      floats(layers * layer_floats) {}
-
-Cache::Cache(const HyperParameters &hyper, std::shared_ptr<MemoryAccount> account)
-    : layout_(hyper),
-      account_(std::move(account)),
-      state_(account_, MemoryKind::caches, layout_.floats * sizeof(float)) {}
-
-Cache::Cache(const StateLayout &layout, std::shared_ptr<MemoryAccount> account)
-    : layout_(layout),
-      account_(std::move(account)),
-      state_(account_, MemoryKind::caches, layout_.floats * sizeof(float)) {}
-
-std::shared_ptr<Cache> Cache::copy() const {
-  std::shared_ptr<Cache> result(new Cache(layout_, account_));
-  result->assign(*this);
-  return result;
+void LastTokens::push(std::span<const int32_t> tokens) {
+  constexpr size_t most = WKV_LAST_TOKENS;
+  if (tokens.size() > most) tokens = tokens.last(most);
+  const size_t kept = std::min<size_t>(count, most - tokens.size());
+  std::copy(ids.begin() + (count - kept), ids.begin() + count, ids.begin());
+  std::copy(tokens.begin(), tokens.end(), ids.begin() + static_cast<ptrdiff_t>(kept));
+  count = static_cast<uint32_t>(kept + tokens.size());
 }
 
-void Cache::assign(const Cache &source) {
-  std::memcpy(state_.data(), source.state_.data(), state_.size());
-  position = source.position;
-  last_token = source.last_token;
+Cache::Cache(const HyperParameters &hyper, std::shared_ptr<MemoryAccount> account, CacheOptions options)
+    : layout_(hyper), account_(std::move(account)), options_(std::move(options)) {
+  // A cache that starts from zeros has its memory from the beginning, so that a budget refuses it here and not at its
+  // first step.
+  now_.state = options_.initial ? options_.initial.as(Holder::cache)
+                                : StateHold::make(account_, layout_.floats, Holder::cache, true);
 }
 
-void Cache::reset() {
-  std::memset(state_.data(), 0, state_.size());
-  position = 0;
-  last_token = -1;
+Cache::Cache(const Cache &source)
+    : layout_(source.layout_),
+      account_(source.account_),
+      options_(source.options_),
+      now_(source.now_),
+      checkpoints_(source.checkpoints_) {}
+
+std::shared_ptr<Cache> Cache::copy() const { return std::shared_ptr<Cache>(new Cache(*this)); }
+
+void Cache::assign(const Cache &source) noexcept {
+  options_ = source.options_;
+  now_ = source.now_;
+  checkpoints_ = source.checkpoints_;
+}
+
+void Cache::reset() noexcept {
+  if (options_.initial || !now_.state.is_only()) return replace({0, {}, options_.initial});
+  std::memset(now_.state.floats(), 0, layout_.bytes());
+  replace({0, {}, std::move(now_.state)});
+}
+
+void Cache::replace(Moment moment) noexcept {
+  checkpoints_.reset();
+  now_ = std::move(moment);
+  now_.state = now_.state.as(Holder::cache);
+}
+
+void Cache::go_back(Moment moment) {
+  keep_until(moment.position);
+  now_ = std::move(moment);
+  now_.state = now_.state.as(Holder::cache);
+}
+
+void Cache::keep_until(uint64_t position) {
+  const std::span<const Checkpoint> kept = checkpoints();
+  if (kept.empty() || kept.back().moment.position <= position) return;
+  auto list = std::make_shared<Checkpoints>();
+  for (const Checkpoint &checkpoint : kept)
+    if (checkpoint.moment.position <= position) list->push_back(checkpoint);
+  checkpoints_ = std::move(list);
+}
+
+const Checkpoint *Cache::find(uint64_t position) const {
+  const std::span<const Checkpoint> kept = checkpoints();
+  const auto found = std::lower_bound(kept.begin(), kept.end(), position, [](const Checkpoint &entry, uint64_t wanted) {
+    return entry.moment.position < wanted;
+  });
+  return found != kept.end() && found->moment.position == position ? &*found : nullptr;
+}
+
+void Cache::mark() {
+  auto list = std::make_shared<Checkpoints>();
+  list->reserve(checkpoints().size() + 1);
+  // Steps only go forward and rolling back drops what lies ahead, so nothing is kept behind the present.
+  for (const Checkpoint &checkpoint : checkpoints())
+    if (checkpoint.moment.position != now_.position) list->push_back(checkpoint);
+  list->push_back({{now_.position, now_.last_tokens, now_.state.as(Holder::checkpoint)}, Kept::mark});
+  checkpoints_ = std::move(list);
+}
+
+void Cache::unmark(uint64_t position) {
+  const Checkpoint *found = find(position);
+  if (!found) fail(WKV_NOT_FOUND, "no checkpoint is kept at position %llu", static_cast<unsigned long long>(position));
+  auto list = std::make_shared<Checkpoints>();
+  list->reserve(checkpoints().size() - 1);
+  for (const Checkpoint &checkpoint : checkpoints())
+    if (&checkpoint != found) list->push_back(checkpoint);
+  checkpoints_ = std::move(list);
+}
+
+void Cache::rollback(uint64_t position) {
+  if (position > now_.position)
+    fail(WKV_NOT_FOUND, "position %llu lies ahead of %llu", static_cast<unsigned long long>(position),
+         static_cast<unsigned long long>(now_.position));
+  // Before the present itself: a state that was written to after its mark goes back to the mark.
+  const Checkpoint *found = find(position);
+  if (found) return go_back(Moment(found->moment));
+  if (position != now_.position)
+    fail(WKV_NOT_FOUND, "no checkpoint is kept at position %llu", static_cast<unsigned long long>(position));
+}
+
+const float *Cache::layer(int64_t index) const {
+  return now_.state ? now_.state.floats() + static_cast<size_t>(index) * layout_.layer_floats : nullptr;
+}
+
+float *Cache::own_floats() {
+  if (!now_.state.is_only()) {
+    StateHold own = StateHold::make(account_, layout_.floats, Holder::cache, !now_.state);
+    if (now_.state) std::memcpy(own.floats(), now_.state.floats(), layout_.bytes());
+    now_.state = std::move(own);
+  }
+  return now_.state.floats();
 }
 
 size_t Cache::part_values(wkv_state_part part) const {
@@ -74,9 +150,13 @@ size_t Cache::part_offset(int64_t layer, wkv_state_part part) const {
 }
 
 void Cache::read_state(int64_t layer, wkv_state_part part, std::span<float> values) const {
-  size_t count = part_values(part);
-  const float *from = state() + part_offset(layer, part);
+  size_t count = part_values(part), offset = part_offset(layer, part);
   if (values.size() < count) fail(WKV_INVALID, "values_count is %zu, the part has %zu", values.size(), count);
+  if (!now_.state) {
+    std::fill_n(values.begin(), count, 0.0f);
+    return;
+  }
+  const float *from = now_.state.floats() + offset;
   if (part == WKV_STATE_WKV)
     transpose_heads(layout_.heads, layout_.head_size, from, values.data());
   else
@@ -84,11 +164,11 @@ void Cache::read_state(int64_t layer, wkv_state_part part, std::span<float> valu
 }
 
 void Cache::write_state(int64_t layer, wkv_state_part part, std::span<const float> values) {
-  size_t count = part_values(part);
-  float *to = state() + part_offset(layer, part);
+  size_t count = part_values(part), offset = part_offset(layer, part);
   if (values.size() != count) fail(WKV_INVALID, "values_count is %zu, the part has %zu", values.size(), count);
   for (size_t i = 0; i < count; i++)
     if (!std::isfinite(values[i])) fail(WKV_INVALID, "value %zu is not a finite number", i);
+  float *to = own_floats() + offset;
   if (part == WKV_STATE_WKV)
     transpose_heads(layout_.heads, layout_.head_size, values.data(), to);
   else

@@ -138,8 +138,7 @@ TEST(MemoryLimit, holds_for_caches_and_everything_else_goes_on) {
   }
   while (caches.size() < 100) {
     Cache cache;
-    status = caches.size() % 2 ? wkv_cache_copy(caches[0], cache.out(), &failure)
-                               : wkv_cache_create(random.model, nullptr, cache.out(), &failure);
+    status = wkv_cache_create(random.model, nullptr, cache.out(), &failure);
     if (status != WKV_OK) {
       EXPECT_EQ(cache.get(), nullptr);
       break;
@@ -158,6 +157,17 @@ TEST(MemoryLimit, holds_for_caches_and_everything_else_goes_on) {
   Cache again;
   WKV_EXPECT_STATUS(WKV_OK, wkv_cache_create(random.model, nullptr, again.out(), &failure), failure);
   EXPECT_LE(memory_of(random.model).total_peak_bytes, limit);
+  // a fork needs no memory until it steps; then it is refused, and its state stays shared
+  Cache fork, other;
+  WKV_EXPECT_STATUS(WKV_OK, wkv_cache_copy(caches[2], fork.out(), &failure), failure);
+  Snapshot shared = snapshot_of(random.info, fork);
+  caches.push_back(create_cache(random.model));  // takes what the assignment above has freed
+  WKV_EXPECT_STATUS(WKV_OUT_OF_MEMORY, wkv_cache_create(random.model, nullptr, other.out(), &failure), failure);
+  WKV_EXPECT_STATUS(WKV_OUT_OF_MEMORY, wkv_cache_step(fork, tokens.data(), tokens.size(), nullptr, 0, &failure),
+                    failure);
+  EXPECT_TRUE(snapshot_of(random.info, fork) == shared);
+  caches[2].reset();  // nobody shares any more
+  WKV_EXPECT_STATUS(WKV_OK, wkv_cache_step(fork, tokens.data(), tokens.size(), nullptr, 0, &failure), failure);
   EXPECT_FALSE(snapshot_of(random.info, caches[0]) == before);
 }
 

@@ -169,7 +169,7 @@ TEST_F(Refusals, missing_pointers) {
   item.struct_size -= 8;
   expect(WKV_INVALID, {item_a(), item}, 1);
   item = item_b();
-  item.flags = 2;
+  item.flags = 1u << 31;
   Failure flags;
   wkv_status status = wkv_model_step(random_.model, &item, 1, &flags);
   EXPECT_TRUE(status == WKV_INVALID || status == WKV_UNSUPPORTED) << status;

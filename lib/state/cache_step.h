@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// One cache through one step: all memory before the first number, and all of the outcome at once.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "state/cache.h"
+
+namespace libwkv {
+
+// A state to be kept on the way: that after the token `index` of the step.
+struct Snapshot {
+  size_t index;
+  float *floats;
+};
+
+// Steps in place when nobody else holds the cache's state and the step cannot fail any more once it has begun
+// (is_final); else the step's outcome is written elsewhere, and the cache keeps its state until commit.
+class CacheStep {
+ public:
+  // Expects the caller to hold cache.busy(), tokens that are not empty, and a position behind them that is in range.
+  // Throws WKV_OUT_OF_MEMORY; nothing has changed then.
+  CacheStep(Cache &cache, std::span<const int32_t> tokens, bool is_final, bool keeps_all_states);
+  CacheStep(CacheStep &&) = default;
+
+  const float *from() const { return from_; }                         // the state before the step
+  float *floats() const { return state_.floats(); }                   // where the state after it goes; may be from()
+  std::span<const Snapshot> snapshots() const { return snapshots_; }  // rising; none at the last token
+
+  void commit() noexcept;
+
+ private:
+  Cache &cache_;
+  std::span<const int32_t> tokens_;
+  StateHold state_;
+  const float *from_;
+  std::vector<Snapshot> snapshots_;
+  std::shared_ptr<std::vector<Checkpoint>> checkpoints_;  // NULL: as before. The last one may await the final state
+  bool keeps_last_ = false;
+};
+
+}  // namespace libwkv

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// The numbers of a state, and who holds them. States are shared until somebody steps.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+
+#include "base/memory.h"
+#include "model/hyper_parameters.h"
+
+namespace libwkv {
+
+// Where the parts lie in a state's floats. Per layer: att shift [C], ffn shift [C], WKV [H][N key][N value] (the
+// transpose of the official layout: kernels run along values).
+struct StateLayout {
+  explicit StateLayout(const HyperParameters &hyper);
+  size_t att_shift(int64_t layer) const { return static_cast<size_t>(layer) * layer_floats; }
+  size_t ffn_shift(int64_t layer) const { return att_shift(layer) + width; }
+  size_t wkv(int64_t layer) const { return ffn_shift(layer) + width; }
+  size_t bytes() const { return floats * sizeof(float); }
+
+  size_t layers, width, heads, head_size;
+  size_t layer_floats, floats;
+};
+
+// Why somebody holds a state: it is counted under the first of these that holds it.
+enum class Holder { cache, checkpoint, store };
+
+class State;
+
+// A counted reference to a state, or to none (which stands for the state that is all zero). A value: copies share.
+// While more than one reference exists the floats are read-only; the only one may write.
+class StateHold {
+ public:
+  StateHold() = default;
+  // New floats, all zero or of any content. Throws WKV_OUT_OF_MEMORY.
+  static StateHold make(const std::shared_ptr<MemoryAccount> &account, size_t floats, Holder holder, bool is_zero);
+  StateHold(const StateHold &other) noexcept;
+  StateHold(StateHold &&other) noexcept : state_(other.state_), holder_(other.holder_) { other.state_ = nullptr; }
+  StateHold &operator=(StateHold other) noexcept;
+  ~StateHold();
+  // The same state, held for another reason.
+  StateHold as(Holder holder) const noexcept;
+
+  explicit operator bool() const { return state_ != nullptr; }
+  bool is_same(const StateHold &other) const { return state_ == other.state_; }
+  bool is_only() const noexcept;  // no other reference exists: only then may floats be written. False for none
+  float *floats() const;          // NULL for none
+
+ private:
+  StateHold(State *state, Holder holder) noexcept;
+  State *state_ = nullptr;
+  Holder holder_ = Holder::cache;
+};
+
+}  // namespace libwkv
