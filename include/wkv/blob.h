@@ -46,7 +46,8 @@ typedef struct wkv_blob_info {
  *  @param cache  [in]  not changed; used exclusively until return
  *  @param path   [in]  UTF-8; a file there is replaced
  *  @param error  [in,out] detail; may be NULL
- *  @return WKV_OK | WKV_INVALID | WKV_BUSY | WKV_NOT_FOUND: no such folder | WKV_IO: the file at path is as before
+ *  @return WKV_OK | WKV_INVALID: also for a state with a number that is not finite | WKV_BUSY | WKV_NOT_FOUND: no such
+ *          folder | WKV_IO. After a failure the file at path is as before
  *  @threads any number of caches at once
  *  @since 0.2 */
 WKV_API wkv_status wkv_cache_save(wkv_cache *cache, const char *path, wkv_error *error);
@@ -75,11 +76,12 @@ WKV_API wkv_status wkv_cache_load(wkv_model *model, const char *path, wkv_cache 
 
 /** Write a cache's blob to memory.
  *  @param cache        [in]  not changed; used exclusively until return
- *  @param bytes        [out] NULL with capacity 0 asks for the size
+ *  @param bytes        [out] NULL with capacity 0 asks for the size. After a failure that is not for its capacity its
+ *                      content is not defined
  *  @param capacity           room in bytes
  *  @param bytes_count  [out] size of the blob, also when it does not fit
  *  @param error        [in,out] detail; may be NULL
- *  @return WKV_OK | WKV_INVALID: capacity is too small; bytes_count is set | WKV_BUSY
+ *  @return WKV_OK | WKV_INVALID: capacity is too small, bytes_count is set; a number is not finite | WKV_BUSY
  *  @threads any number of caches at once
  *  @since 0.2 */
 WKV_API wkv_status wkv_cache_serialize(wkv_cache *cache, void *bytes, size_t capacity, size_t *bytes_count,

@@ -16,10 +16,16 @@
  *  last: pending_token of the last piece names that one, and a next turn begins by feeding it (or not, if it was a stop
  *  token that belongs to no text).
  *
- *  A stop string that ends a generation leaves no trace: the cache goes back to where it was before the first token of
- *  the stop, so that the next turn is not polluted. When that token began with text that was given out ("end.\n\n" with
- *  the stop "\n\n"), the cache has not read that text either: unread_text names it, and a next turn feeds it first.
- *  keeps_stop_string leaves the stop in the cache instead. */
+ *  A stop string that ends a generation leaves no trace in the cache: it goes back to where it was before the first
+ *  token with a byte of the stop, so that the next turn is not polluted, and keeps its checkpoints up to there. When
+ *  that token began with text that was given out ("end.\n\n" with the stop "\n\n"), the cache has not read that text
+ *  either: unread_text names it, and a next turn feeds it first. The sampler's penalties remember the stop's tokens.
+ *  keeps_stop_string leaves the stop in the cache instead.
+ *
+ *  While text is held back, a generation keeps states for the way back: one to four, however long the stop strings are.
+ *
+ *  A generation is saved with session.h, in the middle of a stop string or a character too. Its prefix store and its
+ *  progress function are not: what goes on after a load has none. */
 #ifndef WKV_GENERATION_H
 #define WKV_GENERATION_H
 
@@ -67,9 +73,11 @@ typedef struct wkv_generation_options {
   int32_t accepts_prompt;        /* 1: the sampler's penalties remember the prompt's tokens too */
   int32_t keeps_stop_string;     /* 1: a stop string stays in the cache, which has then read all tokens but the last */
   int32_t reserved;              /* 0 */
-  wkv_prefix_store *prefix_store; /* NULL: none. Needs a cache at position 0 and a prompt that is the whole history:
-                                     its longest beginning that the store has is not computed again, and prompt and
-                                     answer are put into the store. Kept alive */
+  wkv_prefix_store *prefix_store; /* NULL: none. Needs a cache that has read nothing, without checkpoints and initial
+                                     state, and a prompt that is the whole history: its longest beginning that the store
+                                     has is not computed again. The prompt up to its last token, and at the end all that
+                                     the cache has read, are put into the store; what it cannot keep is no failure. Kept
+                                     alive */
   /** Called while the prompt is fed, as the one of wkv_step_options; non-zero makes wkv_generation_next return
    *  WKV_CANCELLED, with the cache as before that call. */
   int32_t (*progress)(void *user, uint64_t done_tokens, uint64_t total_tokens);
@@ -97,8 +105,9 @@ typedef struct wkv_generation_piece {
   int64_t tokens_generated;                  /* chosen so far, this one included */
   int64_t prompt_tokens;                     /* tokens that were fed before the first choice */
   int64_t reused_tokens;   /* those of the prompt that came from the prefix store */
-  const char *unread_text; /* after a stop string that was taken back: the end of the text given out that the cache has
-                              not read; usually empty */
+  const char *unread_text; /* after a stop string that was taken back, also with WKV_END: the end of the text given out
+                              that the cache has not read; usually empty. As the bytes of the token it comes from: it
+                              begins inside a character when that token did */
   size_t unread_bytes;
 } wkv_generation_piece;
 
@@ -111,6 +120,7 @@ typedef struct wkv_generation_piece {
  *  @return WKV_OK | WKV_INVALID: nothing to feed, an empty stop string, a token outside the vocabulary
  *          | WKV_NOT_FOUND: text given or stop strings wanted, but no tokenizer
  *          | WKV_UNSUPPORTED: the tokenizer has no token for a part of the prompt
+ *          | WKV_MISMATCH: the prefix store is another model's
  *  @threads any
  *  @since 0.1 */
 WKV_API wkv_status wkv_generation_create(wkv_cache *cache, wkv_sampler *sampler, const wkv_generation_options *options,
@@ -121,10 +131,10 @@ WKV_API wkv_status wkv_generation_create(wkv_cache *cache, wkv_sampler *sampler,
  *  @param piece       [in,out] struct_size set by the caller; the rest is written
  *  @param error       [in,out] detail; may be NULL
  *  @return WKV_OK: a piece | WKV_END: the generation had ended before this call; piece has no token and no text, and
- *          reason, pending_token and counts of the last one
- *          | WKV_INVALID: the sampler has no token left | WKV_BUSY: cache, sampler or generation in use
- *          | WKV_IO: as wkv_cache_step | WKV_CANCELLED: by progress. After a failure piece is as before, and the next
- *          call goes on from here.
+ *          reason, pending_token, unread_text and counts of the last one
+ *          | WKV_INVALID: the sampler has no token left; with a prefix store, the cache has read something, has
+ *          checkpoints or does not start from zero | WKV_BUSY: cache, sampler or generation in use | WKV_IO, WKV_OUT_OF_MEMORY: as wkv_cache_step
+ *          | WKV_CANCELLED: by progress. After a failure piece is as before, and the next call goes on from here.
  *  @threads one call at a time for one generation; a second one gets WKV_BUSY
  *  @since 0.1 */
 WKV_API wkv_status wkv_generation_next(wkv_generation *generation, wkv_generation_piece *piece, wkv_error *error);

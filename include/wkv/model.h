@@ -111,10 +111,10 @@ typedef struct wkv_memory_plan {
   uint32_t step_sampled; /* items that sample without having their logits written out, of the step that has most */
   uint32_t step_spares;  /* items of the largest step that has a sampler or progress: each needs a spare state */
   /* answered */
-  uint64_t weights_bytes;     /* mapped parts included */
-  uint64_t mapped_bytes;      /* the part of weights_bytes that lies in the mapped file */
-  uint64_t state_bytes;       /* one state */
-  uint64_t caches_bytes;      /* (caches_count + step_spares) * state_bytes */
+  uint64_t weights_bytes; /* mapped parts included */
+  uint64_t mapped_bytes;  /* the part of weights_bytes that lies in the mapped file */
+  uint64_t state_bytes;   /* one state */
+  uint64_t caches_bytes;  /* (caches_count + step_spares) * state_bytes */
   uint64_t workspace_bytes;
   uint64_t total_bytes;
 } wkv_memory_plan;

@@ -27,6 +27,7 @@
 #include <initializer_list>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -64,8 +65,9 @@ class View {
 };
 using Tokens = View<int32_t>;
 
-/** Called while loading or converting; returning false cancels. May throw: the exception comes out of the call. */
-using Progress = std::function<bool(uint64_t done_bytes, uint64_t total_bytes)>;
+/** Called while loading, converting (bytes) or stepping (tokens); returning false cancels. May throw: the exception
+ * comes out of the call. */
+using Progress = std::function<bool(uint64_t done, uint64_t total)>;
 
 namespace detail {
 
@@ -92,6 +94,20 @@ struct Sized : Struct {
   Sized() : Struct{} { this->struct_size = sizeof(Struct); }
 };
 
+struct SaveOptions : Sized<wkv_save_options> {
+  explicit SaveOptions(wkv_type type) { state_type = type; }
+};
+
+// The bytes of a call that tells their number first.
+template <class Call>
+std::vector<std::byte> filled(Call &&call) {
+  size_t count = 0;
+  check([&](wkv_error *error) { return call(nullptr, 0, &count, error); });
+  std::vector<std::byte> bytes(count);
+  check([&](wkv_error *error) { return call(bytes.data(), bytes.size(), &count, error); });
+  return bytes;
+}
+
 // Carries a Progress through the C callback, and an exception out of it.
 class ProgressBridge {
  public:
@@ -104,6 +120,7 @@ class ProgressBridge {
   }
   template <class Body>
   void run(Body &&body) {
+    thrown_ = nullptr;
     try {
       check(body);
     } catch (const Error &) {
@@ -134,6 +151,12 @@ using MemoryInfo = detail::Sized<wkv_memory_info>;
 using MemoryPlan = detail::Sized<wkv_memory_plan>;
 using InitialStateInfo = detail::Sized<wkv_initial_state_info>;
 using CacheInfo = detail::Sized<wkv_cache_info>;
+using BlobInfo = detail::Sized<wkv_blob_info>;
+using CacheOptions = detail::Sized<wkv_cache_options>;
+using PrefixStoreOptions = detail::Sized<wkv_prefix_store_options>;
+using PrefixStoreInfo = detail::Sized<wkv_prefix_store_info>;
+/** The host's own storage, for PrefixStoreOptions::storage. */
+using PrefixStorage = detail::Sized<wkv_prefix_storage>;
 using TokenizerInfo = detail::Sized<wkv_tokenizer_info>;
 using DeviceInfo = detail::Sized<wkv_device_info>;
 using ConvertOptions = detail::Sized<wkv_convert_options>;
@@ -275,6 +298,15 @@ class Model {
     detail::check([&](wkv_error *error) { return wkv_model_step(handle(), items, items_count, error); });
   }
   void step(std::vector<StepItem> &items) { step(items.data(), items.size()); }
+  /** The same, followed by progress, in tokens; returning false cancels (WKV_CANCELLED), and nothing has changed. */
+  void step(std::vector<StepItem> &items, const Progress &progress) {
+    detail::Sized<wkv_step_options> options;
+    detail::ProgressBridge bridge(progress);
+    bridge.connect(options);
+    bridge.run([&](wkv_error *error) {
+      return wkv_model_step_watched(handle(), items.data(), items.size(), &options, error);
+    });
+  }
 
   wkv_model *handle() const { return handle_.get(); }
 
@@ -326,9 +358,9 @@ struct BadPart {
 /** The recurrent state of one sequence; see cache.h and step.h. */
 class Cache {
  public:
-  explicit Cache(const Model &model) : info_(model.info()) {
+  explicit Cache(const Model &model, const CacheOptions &options = {}) : info_(model.info()) {
     wkv_cache *handle = nullptr;
-    detail::check([&](wkv_error *error) { return wkv_cache_create(model.handle(), nullptr, &handle, error); });
+    detail::check([&](wkv_error *error) { return wkv_cache_create(model.handle(), &options, &handle, error); });
     handle_.reset(handle);
   }
 
@@ -350,6 +382,56 @@ class Cache {
     return info;
   }
 
+  /** Keeps a checkpoint here and gives its position. */
+  uint64_t mark() {
+    uint64_t position = 0;
+    detail::check([&](wkv_error *error) { return wkv_cache_mark(handle(), &position, error); });
+    return position;
+  }
+  void unmark(uint64_t position) {
+    detail::check([&](wkv_error *error) { return wkv_cache_unmark(handle(), position, error); });
+  }
+  /** Back to a kept position; throws WKV_NOT_FOUND when it is not kept. */
+  void rollback(uint64_t position) {
+    detail::check([&](wkv_error *error) { return wkv_cache_rollback(handle(), position, error); });
+  }
+  std::vector<uint64_t> kept_positions() const {
+    size_t count = 0;
+    detail::check([&](wkv_error *error) { return wkv_cache_get_kept_positions(handle(), nullptr, 0, &count, error); });
+    std::vector<uint64_t> positions(count);
+    detail::check([&](wkv_error *error) {
+      return wkv_cache_get_kept_positions(handle(), positions.data(), positions.size(), &count, error);
+    });
+    return positions;
+  }
+
+  /** Copies of caches chosen by index. */
+  static std::vector<Cache> select(const std::vector<Cache> &caches, View<size_t> indices) {
+    return copies(
+        caches, indices.size(),
+        [&](wkv_cache *const *all, wkv_cache **out, wkv_error *error) {
+          return wkv_cache_select(all, caches.size(), indices.data(), out, indices.size(), error);
+        },
+        [&](size_t i) { return indices.data()[i]; });
+  }
+  /** `times` copies of each, next to each other. */
+  static std::vector<Cache> repeat(const std::vector<Cache> &caches, size_t times) {
+    return copies(
+        caches, caches.size() * times,
+        [&](wkv_cache *const *all, wkv_cache **out, wkv_error *error) {
+          return wkv_cache_repeat(all, caches.size(), times, out, caches.size() * times, error);
+        },
+        [&](size_t i) { return i / times; });
+  }
+  /** caches[i] becomes what caches[sources[i]] was. */
+  static void reorder(const std::vector<Cache> &caches, View<size_t> sources) {
+    if (sources.size() != caches.size())
+      throw Error(WKV_INVALID, "sources has " + std::to_string(sources.size()) + " numbers for " +
+                                   std::to_string(caches.size()) + " caches");
+    const std::vector<wkv_cache *> all = handles(caches);
+    detail::check([&](wkv_error *error) { return wkv_cache_reorder(all.data(), sources.data(), all.size(), error); });
+  }
+
   /** Feeds tokens and gives the scores of the last one, float32[vocab_size]. */
   std::vector<float> step(Tokens tokens) {
     std::vector<float> logits(static_cast<size_t>(info_.vocab_size));
@@ -363,6 +445,40 @@ class Cache {
   }
   /** Feeds tokens and computes no scores. */
   void feed(Tokens tokens) { step(tokens, nullptr, 0); }
+
+  /** state_type: WKV_TYPE_F16 halves the size; see blob.h. */
+  void save(const std::string &path, wkv_type state_type = WKV_TYPE_DEFAULT) const {
+    const detail::SaveOptions options(state_type);
+    detail::check([&](wkv_error *error) { return wkv_cache_save_as(handle(), path.c_str(), &options, error); });
+  }
+  std::vector<std::byte> serialize(wkv_type state_type = WKV_TYPE_DEFAULT) const {
+    const detail::SaveOptions options(state_type);
+    return detail::filled([&](void *bytes, size_t capacity, size_t *count, wkv_error *error) {
+      return wkv_cache_serialize_as(handle(), &options, bytes, capacity, count, error);
+    });
+  }
+  static Cache load(const Model &model, const std::string &path) {
+    wkv_cache *handle = nullptr;
+    detail::check([&](wkv_error *error) { return wkv_cache_load(model.handle(), path.c_str(), &handle, error); });
+    return Cache(handle, model.info());
+  }
+  static Cache deserialize(const Model &model, const void *bytes, size_t bytes_count) {
+    wkv_cache *handle = nullptr;
+    detail::check(
+        [&](wkv_error *error) { return wkv_cache_deserialize(model.handle(), bytes, bytes_count, &handle, error); });
+    return Cache(handle, model.info());
+  }
+  /** What a blob says of itself; no model is needed. */
+  static BlobInfo read_header(const std::string &path) {
+    BlobInfo info;
+    detail::check([&](wkv_error *error) { return wkv_cache_read_header(path.c_str(), &info, error); });
+    return info;
+  }
+  static BlobInfo read_header(const void *bytes, size_t bytes_count) {
+    BlobInfo info;
+    detail::check([&](wkv_error *error) { return wkv_cache_read_header_memory(bytes, bytes_count, &info, error); });
+    return info;
+  }
 
   std::vector<float> read_state(int32_t layer, wkv_state_part part) const {
     const size_t width = static_cast<size_t>(info_.width);
@@ -400,9 +516,64 @@ class Cache {
   wkv_cache *handle() const { return handle_.get(); }
 
  private:
+  friend struct Session;
   Cache(wkv_cache *handle, const ModelInfo &info) : info_(info), handle_(handle) {}
+  static std::vector<wkv_cache *> handles(const std::vector<Cache> &caches) {
+    std::vector<wkv_cache *> all;
+    for (const Cache &cache : caches) all.push_back(cache.handle());
+    return all;
+  }
+  // `call` makes `count` copies; copy i is one of caches[source_of(i)].
+  template <class Call, class SourceOf>
+  static std::vector<Cache> copies(const std::vector<Cache> &caches, size_t count, Call &&call, SourceOf &&source_of) {
+    const std::vector<wkv_cache *> all = handles(caches);
+    std::vector<wkv_cache *> made(count);
+    std::vector<Cache> result;
+    result.reserve(count);
+    detail::check([&](wkv_error *error) { return call(all.data(), made.data(), error); });
+    for (size_t i = 0; i < count; i++) result.push_back(Cache(made[i], caches[source_of(i)].info_));
+    return result;
+  }
   ModelInfo info_;
   detail::Owned<wkv_cache, wkv_cache_release> handle_;
+};
+
+/** States of sequences that were read before, found by their tokens; see prefix_store.h. */
+class PrefixStore {
+ public:
+  explicit PrefixStore(const Model &model, const PrefixStoreOptions &options = {}) {
+    wkv_prefix_store *handle = nullptr;
+    detail::check([&](wkv_error *error) { return wkv_prefix_store_create(model.handle(), &options, &handle, error); });
+    handle_.reset(handle);
+  }
+
+  /** Puts the longest known beginning into the cache and gives its length; 0: none is known, the cache is as before. */
+  size_t find(Tokens tokens, Cache &cache) {
+    size_t known = 0;
+    detail::check([&](wkv_error *error) {
+      return wkv_prefix_store_find(handle(), tokens.data(), tokens.size(), cache.handle(), &known, error);
+    });
+    return known;
+  }
+  /** Keeps the state of a cache that has read exactly these tokens. */
+  void put(Tokens tokens, const Cache &cache) {
+    detail::check([&](wkv_error *error) {
+      return wkv_prefix_store_put(handle(), tokens.data(), tokens.size(), cache.handle(), error);
+    });
+  }
+  void clear() {
+    detail::check([&](wkv_error *error) { return wkv_prefix_store_clear(handle(), error); });
+  }
+  PrefixStoreInfo info() const {
+    PrefixStoreInfo info;
+    detail::check([&](wkv_error *error) { return wkv_prefix_store_get_info(handle(), &info, error); });
+    return info;
+  }
+
+  wkv_prefix_store *handle() const { return handle_.get(); }
+
+ private:
+  detail::Owned<wkv_prefix_store, wkv_prefix_store_release> handle_;
 };
 
 /** wkv_sampler_options with vectors; the fields mean what they mean there, zero is the default. */
@@ -469,6 +640,8 @@ class Sampler {
   wkv_sampler *handle() const { return handle_.get(); }
 
  private:
+  friend struct Session;
+  explicit Sampler(wkv_sampler *handle) : handle_(handle) {}
   detail::Owned<wkv_sampler, wkv_sampler_release> handle_;
 };
 
@@ -484,6 +657,9 @@ struct GenerationOptions {
   bool wants_log_probability = false;
   int32_t alternatives_count = 0;
   bool accepts_prompt = false;
+  bool keeps_stop_string = false;
+  const PrefixStore *prefix_store = nullptr;
+  Progress progress; /* while the prompt is fed */
 };
 
 /** What a generation gives out; text and alternatives are valid until the generation goes on. */
@@ -494,7 +670,8 @@ struct Piece {
   int32_t pending_token = -1;
   float log_probability = 0;
   View<wkv_token_probability> alternatives;
-  int64_t tokens_generated = 0, prompt_tokens = 0;
+  int64_t tokens_generated = 0, prompt_tokens = 0, reused_tokens = 0;
+  std::string_view unread_text; /* given out, and not read by the cache, after a stop string that was taken back */
 };
 
 /** Tokens and text, pulled one piece at a time: by next(), or by a range-for loop; see generation.h. */
@@ -508,8 +685,12 @@ class Generation {
   /** False when there is nothing more; piece is then the empty one. */
   bool next(Piece &piece) {
     detail::Sized<wkv_generation_piece> raw;
-    const wkv_status status =
-        detail::check([&](wkv_error *error) { return wkv_generation_next(handle(), &raw, error); });
+    wkv_status status = WKV_END;
+    const auto call = [&](wkv_error *error) { return status = wkv_generation_next(handle(), &raw, error); };
+    if (watch_)
+      watch_->bridge.run(call);
+    else
+      detail::check(call);
     piece = Piece();
     if (status == WKV_END) return false;
     piece.token = raw.token;
@@ -520,6 +701,8 @@ class Generation {
     piece.alternatives = {raw.alternatives, static_cast<size_t>(raw.alternatives_count)};
     piece.tokens_generated = raw.tokens_generated;
     piece.prompt_tokens = raw.prompt_tokens;
+    piece.reused_tokens = raw.reused_tokens;
+    piece.unread_text = {raw.unread_text ? raw.unread_text : "", raw.unread_bytes};
     return true;
   }
 
@@ -554,6 +737,8 @@ class Generation {
   wkv_generation *handle() const { return handle_.get(); }
 
  private:
+  friend struct Session;
+  explicit Generation(wkv_generation *handle) : handle_(handle) {}
   Generation(wkv_cache *cache, wkv_sampler *sampler, const GenerationOptions &options) {
     std::vector<const char *> stop_strings;
     for (const std::string &stop : options.stop_strings) stop_strings.push_back(stop.c_str());
@@ -572,11 +757,94 @@ class Generation {
     all.wants_log_probability = options.wants_log_probability ? 1 : 0;
     all.alternatives_count = options.alternatives_count;
     all.accepts_prompt = options.accepts_prompt ? 1 : 0;
+    all.keeps_stop_string = options.keeps_stop_string ? 1 : 0;
+    all.prefix_store = options.prefix_store ? options.prefix_store->handle() : nullptr;
+    if (options.progress) {
+      watch_ = std::make_unique<Watch>(options.progress);
+      watch_->bridge.connect(all);
+    }
     wkv_generation *handle = nullptr;
     detail::check([&](wkv_error *error) { return wkv_generation_create(cache, sampler, &all, &handle, error); });
     handle_.reset(handle);
   }
+  // Stays where it is when the generation moves.
+  struct Watch {
+    explicit Watch(const Progress &function) : progress(function), bridge(progress) {}
+    Progress progress;
+    detail::ProgressBridge bridge;
+  };
+  std::unique_ptr<Watch> watch_;
   detail::Owned<wkv_generation, wkv_generation_release> handle_;
+};
+
+/** What to save as a session; see session.h. The cache may be left out with a generation, whose cache it then is. */
+struct SessionParts {
+  const Cache *cache = nullptr;
+  const Sampler *sampler = nullptr;
+  const Generation *generation = nullptr;
+  View<float> logits;
+
+  void save(const std::string &path, wkv_type state_type = WKV_TYPE_DEFAULT) const {
+    const detail::Sized<wkv_session> session = parts();
+    const detail::SaveOptions options(state_type);
+    detail::check([&](wkv_error *error) { return wkv_session_save(&session, path.c_str(), &options, error); });
+  }
+  std::vector<std::byte> serialize(wkv_type state_type = WKV_TYPE_DEFAULT) const {
+    const detail::Sized<wkv_session> session = parts();
+    const detail::SaveOptions options(state_type);
+    return detail::filled([&](void *bytes, size_t capacity, size_t *count, wkv_error *error) {
+      return wkv_session_serialize(&session, &options, bytes, capacity, count, error);
+    });
+  }
+
+ private:
+  detail::Sized<wkv_session> parts() const {
+    detail::Sized<wkv_session> session;
+    session.cache = cache ? cache->handle() : nullptr;
+    session.sampler = sampler ? sampler->handle() : nullptr;
+    session.generation = generation ? generation->handle() : nullptr;
+    session.logits = const_cast<float *>(logits.data());  // saving only reads
+    session.logits_count = logits.size();
+    return session;
+  }
+};
+
+/** A session that goes on; see session.h. */
+struct Session {
+  Cache cache;
+  std::optional<Sampler> sampler;
+  std::optional<Generation> generation; /* uses cache and sampler */
+  std::vector<float> logits;            /* empty: the session had none */
+
+  /** tokenizer: of the generation; nullptr: the model's own. */
+  static Session load(const Model &model, const std::string &path, const Tokenizer *tokenizer = nullptr) {
+    return make(model, tokenizer, [&](wkv_session *session, wkv_error *error) {
+      return wkv_session_load(model.handle(), path.c_str(), session, error);
+    });
+  }
+  static Session deserialize(const Model &model, const void *bytes, size_t bytes_count,
+                             const Tokenizer *tokenizer = nullptr) {
+    return make(model, tokenizer, [&](wkv_session *session, wkv_error *error) {
+      return wkv_session_deserialize(model.handle(), bytes, bytes_count, session, error);
+    });
+  }
+
+ private:
+  template <class Load>
+  static Session make(const Model &model, const Tokenizer *tokenizer, Load &&load) {
+    const ModelInfo info = model.info();
+    std::vector<float> logits(static_cast<size_t>(info.vocab_size));
+    detail::Sized<wkv_session> session;
+    session.logits = logits.data();
+    session.logits_count = logits.size();
+    session.tokenizer = tokenizer ? tokenizer->handle() : nullptr;
+    detail::check([&](wkv_error *error) { return load(&session, error); });
+    Session made{Cache(session.cache, info), std::nullopt, std::nullopt, {}};
+    if (session.sampler) made.sampler = Sampler(session.sampler);
+    if (session.generation) made.generation = Generation(session.generation);
+    if (session.has_logits) made.logits = std::move(logits);
+    return made;
+  }
 };
 
 /** Rewrites a checkpoint as one GGUF file; see convert.h. */

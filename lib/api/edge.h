@@ -54,7 +54,7 @@ inline constexpr size_t first_size<wkv_generation_options> = offsetof(wkv_genera
 template <>
 inline constexpr size_t first_size<wkv_generation_piece> = offsetof(wkv_generation_piece, reused_tokens);
 
-// Throws unless struct_size holds at least `first` bytes, and the bytes behind `known`, the size in this version, are
+// Throws unless struct_size is `first` or at least `known`, the size in this version, and the bytes behind that are
 // zero. `what` names the struct.
 void check_struct(const void *structure, uint32_t struct_size, size_t first, size_t known, const char *what);
 

@@ -8,6 +8,7 @@
 
 #include "api/edge.h"
 #include "api/handles.h"
+#include "api/in_use.h"
 #include "engine/model.h"
 #include "state/cache.h"
 #include "state/initial_state.h"
@@ -16,13 +17,7 @@ using namespace libwkv;
 
 namespace {
 
-// A reference to the cache for the whole call, and exclusive use of it.
-struct InUse {
-  explicit InUse(const wkv_cache *handle)
-      : cache(api::needed(handle, "cache")->object), guard(cache->busy(), "cache") {}
-  std::shared_ptr<Cache> cache;
-  BusyGuard guard;
-};
+using InUse = api::InUse<Cache>;
 
 constexpr size_t most_caches = size_t{1} << 20;
 constexpr uint32_t default_checkpoints = 8, most_checkpoints = 65536;
@@ -118,9 +113,9 @@ wkv_status wkv_cache_create(wkv_model *model, const wkv_cache_options *options, 
 wkv_status wkv_cache_copy(wkv_cache *source, wkv_cache **copy, wkv_error *error) {
   return api::guard(error, [&] {
     api::needed(copy, "copy");
-    InUse use(source);
+    InUse use(source, "cache");
     std::shared_ptr<Model> owner = source->model;
-    *copy = new wkv_cache{use.cache->copy(), std::move(owner)};
+    *copy = new wkv_cache{use->copy(), std::move(owner)};
     return WKV_OK;
   });
 }
@@ -128,18 +123,18 @@ wkv_status wkv_cache_copy(wkv_cache *source, wkv_cache **copy, wkv_error *error)
 wkv_status wkv_cache_assign(wkv_cache *target, wkv_cache *source, wkv_error *error) {
   return api::guard(error, [&] {
     api::needed(source, "source");
-    InUse to(target);
-    if (source->object == to.cache) return WKV_OK;
-    InUse from(source);
-    if (from.cache->account() != to.cache->account()) fail(WKV_MISMATCH, "the caches belong to two models");
-    to.cache->assign(*from.cache);
+    InUse to(target, "cache");
+    if (source->object == to.object) return WKV_OK;
+    InUse from(source, "cache");
+    if (from->account() != to->account()) fail(WKV_MISMATCH, "the caches belong to two models");
+    to->assign(*from);
     return WKV_OK;
   });
 }
 
 wkv_status wkv_cache_reset(wkv_cache *cache, wkv_error *error) {
   return api::guard(error, [&] {
-    InUse(cache).cache->reset();
+    InUse(cache, "cache")->reset();
     return WKV_OK;
   });
 }
@@ -189,23 +184,23 @@ wkv_status wkv_cache_reorder(wkv_cache *const *caches, const size_t *sources, si
 
 wkv_status wkv_cache_mark(wkv_cache *cache, uint64_t *position, wkv_error *error) {
   return api::guard(error, [&] {
-    InUse use(cache);
-    use.cache->mark();
-    if (position) *position = use.cache->now().position;
+    InUse use(cache, "cache");
+    use->mark();
+    if (position) *position = use->now().position;
     return WKV_OK;
   });
 }
 
 wkv_status wkv_cache_unmark(wkv_cache *cache, uint64_t position, wkv_error *error) {
   return api::guard(error, [&] {
-    InUse(cache).cache->unmark(position);
+    InUse(cache, "cache")->unmark(position);
     return WKV_OK;
   });
 }
 
 wkv_status wkv_cache_rollback(wkv_cache *cache, uint64_t position, wkv_error *error) {
   return api::guard(error, [&] {
-    InUse(cache).cache->rollback(position);
+    InUse(cache, "cache")->rollback(position);
     return WKV_OK;
   });
 }
@@ -214,8 +209,8 @@ wkv_status wkv_cache_get_kept_positions(const wkv_cache *cache, uint64_t *positi
                                         size_t *positions_count, wkv_error *error) {
   return api::guard(error, [&] {
     const bool is_query = api::is_query(positions, capacity, positions_count, "positions", "positions_count");
-    InUse use(cache);
-    const std::span<const Checkpoint> kept = use.cache->checkpoints();
+    InUse use(cache, "cache");
+    const std::span<const Checkpoint> kept = use->checkpoints();
     if (!is_query) api::check_room(kept.size(), capacity, positions_count);
     *positions_count = kept.size();
     if (is_query) return WKV_OK;
@@ -227,15 +222,15 @@ wkv_status wkv_cache_get_kept_positions(const wkv_cache *cache, uint64_t *positi
 wkv_status wkv_cache_get_info(const wkv_cache *cache, wkv_cache_info *info, wkv_error *error) {
   return api::guard(error, [&] {
     api::check_info(info, "info");
-    InUse use(cache);
-    const Moment &now = use.cache->now();
+    InUse use(cache, "cache");
+    const Moment &now = use->now();
     wkv_cache_info values{};
     values.state_type = WKV_TYPE_F32;
     values.position = now.position;
-    values.bytes = use.cache->layout().bytes();
+    values.bytes = use->layout().bytes();
     values.last_token = now.last_tokens.last();
     values.is_shared = now.state && !now.state.is_only();
-    values.kept_count = use.cache->checkpoints().size();
+    values.kept_count = use->checkpoints().size();
     values.kept_bytes = values.kept_count * values.bytes;
     std::copy_n(now.last_tokens.ids.begin(), now.last_tokens.count, values.last_tokens);
     values.last_tokens_count = static_cast<int32_t>(now.last_tokens.count);
@@ -249,7 +244,7 @@ wkv_status wkv_cache_read_state(wkv_cache *cache, int32_t layer, wkv_state_part 
                                 size_t values_count, wkv_error *error) {
   return api::guard(error, [&] {
     api::needed(values, "values");
-    InUse(cache).cache->read_state(layer, part, {values, values_count});
+    InUse(cache, "cache")->read_state(layer, part, {values, values_count});
     return WKV_OK;
   });
 }
@@ -258,7 +253,7 @@ wkv_status wkv_cache_write_state(wkv_cache *cache, int32_t layer, wkv_state_part
                                  size_t values_count, wkv_error *error) {
   return api::guard(error, [&] {
     api::needed(values, "values");
-    InUse(cache).cache->write_state(layer, part, {values, values_count});
+    InUse(cache, "cache")->write_state(layer, part, {values, values_count});
     return WKV_OK;
   });
 }

@@ -5,6 +5,8 @@
 #include "api/edge.h"
 #include "api/handles.h"
 #include "engine/generation.h"
+#include "engine/model.h"
+#include "state/prefix_store.h"
 
 using namespace libwkv;
 
@@ -16,9 +18,12 @@ wkv_status wkv_generation_create(wkv_cache *cache, wkv_sampler *sampler, const w
     api::needed(cache, "cache");
     api::needed(generation, "generation");
     const wkv_generation_options values = api::read_options(options, "options");
+    if (values.prefix_store && values.prefix_store->object->account() != cache->object->account())
+      fail(WKV_MISMATCH, "the prefix store belongs to another model");
     *generation = new wkv_generation{
         std::make_shared<Generation>(cache->model, cache->object, sampler ? sampler->object : nullptr,
-                                     values.tokenizer ? values.tokenizer->object : nullptr, values)};
+                                     values.tokenizer ? values.tokenizer->object : nullptr,
+                                     values.prefix_store ? values.prefix_store->object : nullptr, values)};
     return WKV_OK;
   });
 }

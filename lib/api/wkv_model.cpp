@@ -4,6 +4,7 @@
 
 #include "api/edge.h"
 #include "api/handles.h"
+#include "engine/memory_plan.h"
 #include "engine/model.h"
 
 using namespace libwkv;
@@ -53,6 +54,17 @@ wkv_status wkv_model_load_memory(const void *bytes, size_t bytes_count, const wk
   });
 }
 
+wkv_status wkv_model_plan_memory(const char *path, const wkv_model_options *options, wkv_memory_plan *plan,
+                                 wkv_error *error) {
+  return api::guard(error, [&] {
+    api::needed(path, "path");
+    api::check_info(plan, "plan");
+    LoadOptions load = load_options(options);
+    api::write_info(plan, plan_memory(formats::open_checkpoint(path), load, *plan));
+    return WKV_OK;
+  });
+}
+
 wkv_status wkv_model_get_info(const wkv_model *model, wkv_model_info *info, wkv_error *error) {
   return api::guard(error, [&] {
     api::needed(model, "model");
@@ -76,6 +88,10 @@ wkv_status wkv_model_get_memory(const wkv_model *model, wkv_memory_info *info, w
     values.caches_peak_bytes = kind(MemoryKind::caches).peak;
     values.workspace_bytes = kind(MemoryKind::workspace).live;
     values.workspace_peak_bytes = kind(MemoryKind::workspace).peak;
+    values.checkpoints_bytes = kind(MemoryKind::checkpoints).live;
+    values.checkpoints_peak_bytes = kind(MemoryKind::checkpoints).peak;
+    values.store_bytes = kind(MemoryKind::store).live;
+    values.store_peak_bytes = kind(MemoryKind::store).peak;
     values.total_bytes = memory.total.live;
     values.total_peak_bytes = memory.total.peak;
     api::write_info(info, values);

@@ -4,19 +4,14 @@
 
 #include "api/edge.h"
 #include "api/handles.h"
+#include "api/in_use.h"
 #include "text/sampler.h"
 
 using namespace libwkv;
 
 namespace {
 
-// A reference to the sampler for the whole call, and exclusive use of it.
-struct InUse {
-  explicit InUse(wkv_sampler *handle)
-      : sampler(api::needed(handle, "sampler")->object), guard(sampler->busy(), "sampler") {}
-  std::shared_ptr<Sampler> sampler;
-  BusyGuard guard;
-};
+using InUse = api::InUse<Sampler>;
 
 std::span<const float> read_logits(const float *logits, size_t logits_count) {
   api::needed(logits, "logits");
@@ -41,18 +36,18 @@ wkv_status wkv_sampler_create(const wkv_sampler_options *options, wkv_sampler **
 wkv_status wkv_sampler_sample(wkv_sampler *sampler, const float *logits, size_t logits_count, int32_t *token,
                               wkv_error *error) {
   return api::guard(error, [&] {
-    const InUse use(sampler);
+    const InUse use(sampler, "sampler");
     const std::span<const float> scores = read_logits(logits, logits_count);
     api::needed(token, "token");
-    *token = use.sampler->sample(scores);
+    *token = use->sample(scores);
     return WKV_OK;
   });
 }
 
 wkv_status wkv_sampler_accept(wkv_sampler *sampler, int32_t token, wkv_error *error) {
   return api::guard(error, [&] {
-    const InUse use(sampler);
-    use.sampler->accept(token);
+    const InUse use(sampler, "sampler");
+    use->accept(token);
     return WKV_OK;
   });
 }
@@ -60,18 +55,18 @@ wkv_status wkv_sampler_accept(wkv_sampler *sampler, int32_t token, wkv_error *er
 wkv_status wkv_sampler_get_probabilities(wkv_sampler *sampler, const float *logits, size_t logits_count,
                                          float *probabilities, wkv_error *error) {
   return api::guard(error, [&] {
-    const InUse use(sampler);
+    const InUse use(sampler, "sampler");
     const std::span<const float> scores = read_logits(logits, logits_count);
     api::needed(probabilities, "probabilities");
-    use.sampler->get_probabilities(scores, {probabilities, logits_count});
+    use->get_probabilities(scores, {probabilities, logits_count});
     return WKV_OK;
   });
 }
 
 wkv_status wkv_sampler_reset(wkv_sampler *sampler, uint64_t seed, wkv_error *error) {
   return api::guard(error, [&] {
-    const InUse use(sampler);
-    use.sampler->reset(seed);
+    const InUse use(sampler, "sampler");
+    use->reset(seed);
     return WKV_OK;
   });
 }

@@ -13,43 +13,88 @@ namespace libwkv {
 namespace {
 
 constexpr size_t huge_page = size_t{2} << 20;
-constexpr size_t smallest_mapping = size_t{256} << 10;  // of zeros that may never be written
+constexpr size_t smallest_mapping = size_t{256} << 10;  // of zeros that may never be written; smallest spare
+constexpr size_t most_spare_bytes = size_t{64} << 20;   // two spares are fine whatever their size
 
-std::byte *allocate_small(size_t bytes, bool is_zero) {
+Block allocate_heap(size_t bytes, bool is_zero) {
   void *memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
   if (memory && is_zero) std::memset(memory, 0, bytes);
-  return static_cast<std::byte *>(memory);
+  return {static_cast<std::byte *>(memory), 0};
 }
 
-// Fresh pages, which are zero and become resident one by one when they are first written.
-std::byte *map_pages(size_t bytes, size_t &mapped) {
-  void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return nullptr;
-  mapped = bytes;
-  return static_cast<std::byte *>(memory);
-}
-
-// Fresh pages, which are zero, on a huge-page boundary. They become resident when they are first written, by the
-// threads that write them. `mapped` receives the length to unmap.
-std::byte *map_huge(size_t bytes, size_t &mapped) {
-  size_t length = (bytes + 4095) / 4096 * 4096;
-  void *memory = mmap(nullptr, length + huge_page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return nullptr;
+// Fresh pages, which are zero. They become resident when they are first written, by the threads that write them. From
+// one huge page on the block begins on a boundary of them; it ends where it must, so that nothing is resident behind
+// it.
+Block map_pages(size_t bytes) {
+  const size_t length = (bytes + 4095) / 4096 * 4096, slack = bytes >= huge_page ? huge_page : 0;
+  void *memory = mmap(nullptr, length + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return {};
   std::byte *begin = static_cast<std::byte *>(memory);
-  size_t before = (huge_page - reinterpret_cast<uintptr_t>(begin) % huge_page) % huge_page;
+  if (slack == 0) return {begin, length};
+  const size_t before = (huge_page - reinterpret_cast<uintptr_t>(begin) % huge_page) % huge_page;
   if (before) munmap(begin, before);
   if (before < huge_page) munmap(begin + before + length, huge_page - before);
 #ifdef MADV_HUGEPAGE
   madvise(begin + before, length, MADV_HUGEPAGE);
 #endif
-  mapped = length;
-  return begin + before;
+  return {begin + before, length};
+}
+
+Block allocate(size_t bytes, bool is_zero) {
+  return bytes >= (is_zero ? smallest_mapping : huge_page) ? map_pages(bytes) : allocate_heap(bytes, is_zero);
+}
+
+void free_block(Block block) noexcept {
+  if (block.mapped)
+    munmap(block.data, block.mapped);
+  else
+    std::free(block.data);
+}
+
+// States come and go; the heap is good enough for small ones.
+bool is_kept(MemoryKind kind, size_t bytes) {
+  return kind != MemoryKind::weights && kind != MemoryKind::workspace && bytes >= smallest_mapping;
 }
 
 }  // namespace
 
+MemoryAccount::~MemoryAccount() { free_spares(); }
+
+void MemoryAccount::free_spares() noexcept {
+  while (spares_count_ > 0) free_block(spares_[--spares_count_].block);
+  spares_bytes_ = 0;
+}
+
+Block MemoryAccount::take_spare(size_t bytes) noexcept {
+  std::lock_guard lock(mutex_);
+  for (size_t i = spares_count_; i-- > 0;)
+    if (spares_[i].bytes == bytes) {
+      const Block block = spares_[i].block;
+      spares_[i] = spares_[--spares_count_];
+      spares_bytes_ -= bytes;
+      return block;
+    }
+  return {};
+}
+
+void MemoryAccount::keep_spare(Block block, size_t bytes) noexcept {
+  {
+    std::lock_guard lock(mutex_);
+    const bool has_room = spares_count_ < spares_.size() &&
+                          (spares_count_ < 2 || spares_bytes_ + bytes <= most_spare_bytes) &&
+                          (!limit_ || total_.live + spares_bytes_ + bytes <= limit_);
+    if (has_room) {
+      spares_[spares_count_++] = {block, bytes};
+      spares_bytes_ += bytes;
+      return;
+    }
+  }
+  free_block(block);
+}
+
 bool MemoryAccount::try_reserve(MemoryKind kind, uint64_t bytes) noexcept {
   std::lock_guard lock(mutex_);
+  if (limit_ && spares_bytes_ > 0 && total_.live + spares_bytes_ + std::min(bytes, limit_) > limit_) free_spares();
   if (limit_ && (bytes > limit_ || total_.live > limit_ - bytes)) return false;
   auto count = [bytes](Count &c) {
     c.live += bytes;
@@ -109,12 +154,17 @@ MemoryAccount::Snapshot MemoryAccount::snapshot() const {
 Buffer::Buffer(std::shared_ptr<MemoryAccount> account, MemoryKind kind, size_t bytes, bool is_zero) {
   if (bytes == 0) return;
   if (bytes > SIZE_MAX - 2 * huge_page) fail(WKV_OUT_OF_MEMORY, "%zu bytes are more than the address space", bytes);
-  account->reserve(kind, bytes);
-  const bool is_large = kind == MemoryKind::weights || kind == MemoryKind::workspace;
-  data_ = is_large && bytes >= huge_page         ? map_huge(bytes, mapped_)
-          : is_zero && bytes >= smallest_mapping ? map_pages(bytes, mapped_)
-                                                 : allocate_small(bytes, is_zero);
-  if (!data_) {
+  // The spare comes first: the limit counts it until it is taken.
+  if (is_kept(kind, bytes)) block_ = account->take_spare(bytes);
+  try {
+    account->reserve(kind, bytes);
+  } catch (...) {
+    free_block(block_);
+    throw;
+  }
+  if (block_.data && is_zero) std::memset(block_.data, 0, bytes);
+  if (!block_.data) block_ = allocate(bytes, is_zero);
+  if (!block_.data) {
     account->release(kind, bytes);
     fail(WKV_OUT_OF_MEMORY, "no memory for %zu bytes", bytes);
   }
@@ -124,7 +174,7 @@ Buffer::Buffer(std::shared_ptr<MemoryAccount> account, MemoryKind kind, size_t b
 }
 
 void Buffer::count_as(MemoryKind kind) noexcept {
-  if (kind == kind_ || !data_) return;
+  if (kind == kind_ || !block_.data) return;
   account_->move(kind_, kind, size_);
   kind_ = kind;
 }
@@ -132,23 +182,22 @@ void Buffer::count_as(MemoryKind kind) noexcept {
 Buffer &Buffer::operator=(Buffer &&other) noexcept {
   if (this == &other) return *this;
   free();
-  data_ = std::exchange(other.data_, nullptr);
+  block_ = std::exchange(other.block_, {});
   size_ = std::exchange(other.size_, 0);
-  mapped_ = std::exchange(other.mapped_, 0);
   kind_ = other.kind_;
   account_ = std::move(other.account_);
   return *this;
 }
 
 void Buffer::free() noexcept {
-  if (!data_) return;
-  if (mapped_)
-    munmap(data_, mapped_);
-  else
-    std::free(data_);
+  if (!block_.data) return;
   account_->release(kind_, size_);
-  data_ = nullptr;
-  size_ = mapped_ = 0;
+  if (is_kept(kind_, size_))
+    account_->keep_spare(block_, size_);
+  else
+    free_block(block_);
+  block_ = {};
+  size_ = 0;
 }
 
 }  // namespace libwkv

@@ -26,18 +26,31 @@ class Reclaimer {
   ~Reclaimer() = default;
 };
 
-// Counts live and peak bytes of one model. Thread-safe.
+// Memory as it came from the system.
+struct Block {
+  std::byte *data = nullptr;
+  size_t mapped = 0;  // length of an own mapping; 0: from the heap
+};
+
+// Counts live and peak bytes of one model, and keeps a few released states for the next ones: fresh pages cost several
+// times what a copy of the state costs. Spare states are not live, but a limit holds for them too. Thread-safe.
 class MemoryAccount {
  public:
   explicit MemoryAccount(uint64_t limit_bytes) : limit_(limit_bytes) {}
+  ~MemoryAccount();
 
-  // Throws WKV_OUT_OF_MEMORY when the limit would be passed although the reclaimers have given up all they have; nothing
-  // is counted then. No lock of the account is held while they are asked.
+  // Throws WKV_OUT_OF_MEMORY when the limit would be passed although the reclaimers have given up all they have;
+  // nothing is counted then. No lock of the account is held while they are asked.
   void reserve(MemoryKind kind, uint64_t bytes);
   void add_reclaimer(std::weak_ptr<Reclaimer> reclaimer);
   void release(MemoryKind kind, uint64_t bytes) noexcept;
   // Counts bytes under another kind from now on.
   void move(MemoryKind from, MemoryKind to, uint64_t bytes) noexcept;
+
+  // A spare block of exactly this size, of any content; no data: there is none.
+  Block take_spare(size_t bytes) noexcept;
+  // Takes a block over, and frees it when there are enough.
+  void keep_spare(Block block, size_t bytes) noexcept;
 
   struct Count {
     uint64_t live = 0, peak = 0;
@@ -59,10 +72,17 @@ class MemoryAccount {
   std::array<Count, memory_kinds> kinds_;
   Count total_;
   std::vector<std::weak_ptr<Reclaimer>> reclaimers_;
+
+  void free_spares() noexcept;  // under the mutex
+  struct Spare {
+    Block block;
+    size_t bytes;
+  };
+  std::array<Spare, 32> spares_;
+  size_t spares_count_ = 0, spares_bytes_ = 0;
 };
 
-// Bytes aligned to 64, counted while they live. Large weights and workspaces lie on huge pages; states do not, so that
-// one costs what it counts. Move-only.
+// Bytes aligned to 64, counted while they live; large ones on huge pages where the system has them. Move-only.
 class Buffer {
  public:
   Buffer() = default;
@@ -72,19 +92,18 @@ class Buffer {
   Buffer &operator=(Buffer &&other) noexcept;
   ~Buffer() { free(); }
 
-  std::byte *data() const { return data_; }
+  std::byte *data() const { return block_.data; }
   size_t size() const { return size_; }
   void count_as(MemoryKind kind) noexcept;
   template <class T>
   T *as() const {
-    return reinterpret_cast<T *>(data_);
+    return reinterpret_cast<T *>(block_.data);
   }
 
  private:
   void free() noexcept;
-  std::byte *data_ = nullptr;
+  Block block_;
   size_t size_ = 0;
-  size_t mapped_ = 0;  // length of an own mapping; 0: from the heap
   MemoryKind kind_ = MemoryKind::workspace;
   std::shared_ptr<MemoryAccount> account_;
 };

@@ -65,7 +65,7 @@ size_t matrix_bytes(Format format, Order order, int64_t outputs, int64_t inputs)
 }
 
 CpuWeightStore::CpuWeightStore(const formats::Checkpoint &checkpoint, const HyperParameters &hyper,
-                               wkv_type weight_type, std::shared_ptr<MemoryAccount> account, ThreadPool &pool,
+                               wkv_type weight_type, std::shared_ptr<MemoryAccount> account, ThreadPool *pool,
                                const Progress &progress)
     : checkpoint_(checkpoint),
       hyper_(hyper),
@@ -123,19 +123,16 @@ CpuWeightStore::CpuWeightStore(const formats::Checkpoint &checkpoint, const Hype
     weights_.head = pack("head.weight", Order::rows, Use::output_head);
 
     weights_.embedding = tensor("emb.weight");
-    account_->reserve(MemoryKind::weights, weights_.embedding.bytes.size());
-    weights_.mapped_bytes += weights_.embedding.bytes.size();
+    count_mapped(weights_.embedding);
     finish(weights_.embedding, false);
     if (progress_ && done_bytes_ < total_bytes_ && progress_(total_bytes_, total_bytes_))
       fail(WKV_CANCELLED, "loading was cancelled");
   } catch (...) {
-    account_->release(MemoryKind::weights, weights_.mapped_bytes);
+    if (account_) account_->release(MemoryKind::weights, weights_.mapped_bytes);
     throw;
   }
 
-  uint64_t packed = 0;
-  for (const Buffer &buffer : buffers_) packed += buffer.size();
-  weights_.weight_bytes = weights_.mapped_bytes + packed;
+  weights_.weight_bytes = weights_.mapped_bytes + packed_bytes_;
   weights_.step_bytes = weights_.weight_bytes - weights_.embedding.bytes.size();
   std::stable_sort(type_bytes_.begin(), type_bytes_.end(), [](auto &a, auto &b) { return a.second > b.second; });
   for (auto &[format, bytes] : type_bytes_) {
@@ -144,7 +141,9 @@ CpuWeightStore::CpuWeightStore(const formats::Checkpoint &checkpoint, const Hype
   }
 }
 
-CpuWeightStore::~CpuWeightStore() { account_->release(MemoryKind::weights, weights_.mapped_bytes); }
+CpuWeightStore::~CpuWeightStore() {
+  if (account_) account_->release(MemoryKind::weights, weights_.mapped_bytes);
+}
 
 const Tensor &CpuWeightStore::tensor(const std::string &name) const {
   auto found = checkpoint_.tensors.find(name);
@@ -153,13 +152,21 @@ const Tensor &CpuWeightStore::tensor(const std::string &name) const {
 }
 
 std::byte *CpuWeightStore::allocate(size_t bytes) {
+  packed_bytes_ += bytes;
+  if (is_plan()) return nullptr;
   buffers_.reserve(buffers_.size() + 1);
   buffers_.emplace_back(account_, MemoryKind::weights, bytes);
   return buffers_.back().data();
 }
 
+void CpuWeightStore::count_mapped(const Tensor &tensor) {
+  if (account_) account_->reserve(MemoryKind::weights, tensor.bytes.size());
+  weights_.mapped_bytes += tensor.bytes.size();
+}
+
 // A tensor is done: its pages are given back when its numbers were copied, and the user hears of it.
 void CpuWeightStore::finish(const Tensor &tensor, bool is_copied) {
+  if (is_plan()) return;
   tensor.file->check_length();
   if (is_copied) tensor.file->drop(tensor.bytes);
   done_bytes_ = std::min(total_bytes_, done_bytes_ + tensor.bytes.size());
@@ -171,15 +178,14 @@ const float *CpuWeightStore::vector(const std::string &name) {
   from.file->check_length();
   int64_t rows = from.rank == 2 ? from.shape[0] : 1, count = from.values() / std::max<int64_t>(rows, 1);
   float *to = reinterpret_cast<float *>(allocate(static_cast<size_t>(from.values()) * sizeof(float)));
-  for (int64_t row = 0; row < rows; row++) formats::decode_row(from, row, to + row * count);
+  for (int64_t row = 0; to && row < rows; row++) formats::decode_row(from, row, to + row * count);
   finish(from, false);  // shares pages with its neighbours: nothing to give back
   return to;
 }
 
 Matrix CpuWeightStore::in_place(const Tensor &tensor, int64_t outputs, int64_t inputs, size_t stride, Format format,
                                 Order order) {
-  account_->reserve(MemoryKind::weights, tensor.bytes.size());
-  weights_.mapped_bytes += tensor.bytes.size();
+  count_mapped(tensor);
   return {tensor.bytes.data(), outputs, inputs, stride, format, order};
 }
 
@@ -225,33 +231,37 @@ Matrix CpuWeightStore::pack_rows(const Tensor &from, Format format) {
   int64_t outputs = from.shape[0], inputs = from.shape[1];
   size_t stride = row_bytes(format, inputs);
   std::byte *to = allocate(stride * static_cast<size_t>(outputs));
+  const Matrix matrix{to, outputs, inputs, stride, format, Order::rows};
+  if (!to) return matrix;
   int64_t tiles = (outputs + pack_outputs - 1) / pack_outputs;
-  std::vector<float> scratch(static_cast<size_t>(tiles > 0 ? inputs * std::min<int64_t>(tiles, pool_.threads()) : 0));
+  std::vector<float> scratch(static_cast<size_t>(tiles > 0 ? inputs * std::min<int64_t>(tiles, pool_->threads()) : 0));
   // A job has one body a thread, each with its own scratch row, that takes tiles until none is left.
   std::atomic<int64_t> next{0};
-  std::lock_guard lock(pool_.mutex());
-  pool_.run(scratch.size() / static_cast<size_t>(inputs), [&](size_t worker) {
+  std::lock_guard lock(pool_->mutex());
+  pool_->run(scratch.size() / static_cast<size_t>(inputs), [&](size_t worker) {
     for (int64_t tile; (tile = next.fetch_add(1)) < tiles;)
       for (int64_t row = tile * pack_outputs; row < std::min(outputs, (tile + 1) * pack_outputs); row++)
         pack_row(from, row, format, scratch.data() + worker * static_cast<size_t>(inputs),
                  to + static_cast<size_t>(row) * stride);
   });
-  return {to, outputs, inputs, stride, format, Order::rows};
+  return matrix;
 }
 
 Matrix CpuWeightStore::pack_columns(const Tensor &from, Format format) {
   int64_t outputs = from.shape[0], inputs = from.shape[1];
   size_t row = row_bytes(format, inputs);
   std::byte *to = allocate(matrix_bytes(format, Order::columns, outputs, inputs));
+  const Matrix matrix{to, outputs, inputs, column_bytes(format, outputs), format, Order::columns};
+  if (!to) return matrix;
   int64_t tiles = (outputs + pack_outputs - 1) / pack_outputs;
-  size_t workers = static_cast<size_t>(std::min<int64_t>(tiles, pool_.threads()));
+  size_t workers = static_cast<size_t>(std::min<int64_t>(tiles, pool_->threads()));
   std::vector<float> scratch(workers * static_cast<size_t>(inputs));
   std::vector<std::byte> rows(workers * row * pack_outputs);
   // Rows that already lie in the wanted form are moved straight from the file.
   bool is_direct = is_same_layout(from.type, format) && from.is_contiguous();
   std::atomic<int64_t> next{0};
-  std::lock_guard lock(pool_.mutex());
-  pool_.run(workers, [&](size_t worker) {
+  std::lock_guard lock(pool_->mutex());
+  pool_->run(workers, [&](size_t worker) {
     for (int64_t tile; (tile = next.fetch_add(1)) < tiles;) {
       int64_t begin = tile * pack_outputs, end = std::min(outputs, begin + pack_outputs);
       const std::byte *source = from.bytes.data() + static_cast<size_t>(begin) * row;
@@ -265,7 +275,7 @@ Matrix CpuWeightStore::pack_columns(const Tensor &from, Format format) {
       rows_to_columns(format, source, begin, end, outputs, inputs, to);
     }
   });
-  return {to, outputs, inputs, column_bytes(format, outputs), format, Order::columns};
+  return matrix;
 }
 
 // Official low-rank matrices are [inputs, outputs]; files store them either way round. They stay in a plain format.
@@ -287,7 +297,7 @@ Matrix CpuWeightStore::pack_low_rank(const std::string &name, Order order) {
   } else {
     int64_t rows = from.shape[static_cast<size_t>(outer)], count = from.shape[static_cast<size_t>(inner)];
     std::byte *to = allocate(value * static_cast<size_t>(rows * count));
-    for (int64_t r = 0; r < rows; r++)
+    for (int64_t r = 0; to && r < rows; r++)
       for (int64_t i = 0; i < count; i++)
         std::copy_n(from.bytes.data() + value * static_cast<size_t>(r * from.strides[static_cast<size_t>(outer)] +
                                                                     i * from.strides[static_cast<size_t>(inner)]),

@@ -39,13 +39,15 @@ struct CpuWeights {
   uint64_t weight_bytes = 0, mapped_bytes = 0, step_bytes = 0;
 };
 
-// Packs weights and keeps their memory. Throws Error, WKV_CANCELLED from progress included.
+// Packs weights and keeps their memory; or only plans it, and reads no weight: the same decisions, with matrices whose
+// data is NULL unless they stay in the file. Throws Error, WKV_CANCELLED from progress included.
 class CpuWeightStore {
  public:
   using Progress = std::function<bool(uint64_t done_bytes, uint64_t total_bytes)>;
 
+  // account, pool: NULL to plan.
   CpuWeightStore(const formats::Checkpoint &checkpoint, const HyperParameters &hyper, wkv_type weight_type,
-                 std::shared_ptr<MemoryAccount> account, ThreadPool &pool, const Progress &progress);
+                 std::shared_ptr<MemoryAccount> account, ThreadPool *pool, const Progress &progress);
   ~CpuWeightStore();
 
   const CpuWeights &weights() const { return weights_; }
@@ -60,7 +62,9 @@ class CpuWeightStore {
   const formats::Tensor &tensor(const std::string &name) const;
   kernels::Matrix in_place(const formats::Tensor &tensor, int64_t outputs, int64_t inputs, size_t stride,
                            kernels::Format format, kernels::Order order);
-  std::byte *allocate(size_t bytes);
+  bool is_plan() const { return pool_ == nullptr; }
+  std::byte *allocate(size_t bytes);  // NULL in a plan
+  void count_mapped(const formats::Tensor &tensor);
   void finish(const formats::Tensor &tensor, bool is_copied);
   void count_type(const kernels::Matrix &matrix);
 
@@ -68,9 +72,9 @@ class CpuWeightStore {
   const HyperParameters hyper_;
   const wkv_type weight_type_;
   const std::shared_ptr<MemoryAccount> account_;
-  ThreadPool &pool_;
+  ThreadPool *const pool_;
   const Progress &progress_;
-  uint64_t done_bytes_ = 0, total_bytes_ = 0;
+  uint64_t done_bytes_ = 0, total_bytes_ = 0, packed_bytes_ = 0;
   std::vector<Buffer> buffers_;
   std::vector<std::pair<kernels::Format, uint64_t>> type_bytes_;
   CpuWeights weights_;

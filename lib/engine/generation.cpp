@@ -6,19 +6,20 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <optional>
 
 #include "base/error.h"
+#include "engine/generation_limits.h"
 #include "engine/model.h"
 #include "state/cache.h"
+#include "state/prefix_store.h"
 #include "text/portable_math.h"
 #include "text/sampler.h"
 
 namespace libwkv {
 namespace {
 
-constexpr size_t most_stop_tokens = 65536, most_stop_strings = 1024, longest_stop_bytes = 65536;
-constexpr size_t most_prompt_tokens = size_t{1} << 30;
-constexpr int32_t most_alternatives = 20;
+using namespace generation_limits;
 
 int32_t read_switch(const char *field, int32_t value) {
   if (value != 0 && value != 1) fail(WKV_INVALID, "%s is %d, expected 0 or 1", field, value);
@@ -62,14 +63,26 @@ double log_sum(std::span<const float> logits) {
   return highest + portable_log(sum);
 }
 
+bool is_zero(const Cache &cache) {
+  const float *floats = cache.now().state.floats();
+  return !floats || std::all_of(floats, floats + cache.layout().floats, [](float value) { return value == 0; });
+}
+
 }  // namespace
 
 Generation::Generation(std::shared_ptr<Model> model, std::shared_ptr<Cache> cache, std::shared_ptr<Sampler> sampler,
-                       std::shared_ptr<const Tokenizer> tokenizer, const wkv_generation_options &options)
+                       std::shared_ptr<const Tokenizer> tokenizer)
     : model_(std::move(model)),
       cache_(std::move(cache)),
       sampler_(std::move(sampler)),
-      tokenizer_(tokenizer ? std::move(tokenizer) : model_->tokenizer()) {
+      has_sampler_(sampler_ != nullptr),
+      tokenizer_(tokenizer ? std::move(tokenizer) : model_->tokenizer()) {}
+
+Generation::Generation(std::shared_ptr<Model> model, std::shared_ptr<Cache> cache, std::shared_ptr<Sampler> sampler,
+                       std::shared_ptr<const Tokenizer> tokenizer, std::shared_ptr<PrefixStore> store,
+                       const wkv_generation_options &options)
+    : Generation(std::move(model), std::move(cache), std::move(sampler), std::move(tokenizer)) {
+  store_ = std::move(store);
   const int64_t vocab_size = model_->hyper_parameters().vocab_size;
   if (options.max_tokens < 0) fail(WKV_INVALID, "max_tokens is %d, expected at least 0", options.max_tokens);
   max_tokens_ = options.max_tokens > 0 ? options.max_tokens : 256;
@@ -79,6 +92,10 @@ Generation::Generation(std::shared_ptr<Model> model, std::shared_ptr<Cache> cach
   wants_probabilities_ =
       read_switch("wants_log_probability", options.wants_log_probability) != 0 || alternatives_count_ > 0;
   accepts_prompt_ = read_switch("accepts_prompt", options.accepts_prompt) != 0;
+  keeps_stop_string_ = read_switch("keeps_stop_string", options.keeps_stop_string) != 0;
+  if (options.reserved != 0) fail(WKV_UNSUPPORTED, "reserved is %d, expected 0", options.reserved);
+  progress_ = options.progress;
+  progress_user_ = options.progress_user;
 
   check_list("stop_tokens", options.stop_tokens, options.stop_tokens_count, most_stop_tokens);
   stop_tokens_.assign(options.stop_tokens, options.stop_tokens + options.stop_tokens_count);
@@ -97,7 +114,6 @@ Generation::Generation(std::shared_ptr<Model> model, std::shared_ptr<Cache> cach
     fail(WKV_NOT_FOUND, "%s needs a tokenizer, and the model has none",
          options.prompt_bytes > 0 ? "a prompt as text" : "a stop string");
   stops_ = StopMatcher(std::move(stops));
-  held_ = stops_.begin();
 
   prompt_.assign(options.prompt_tokens, options.prompt_tokens + options.prompt_tokens_count);
   if (options.prompt_bytes > 0) {
@@ -106,7 +122,14 @@ Generation::Generation(std::shared_ptr<Model> model, std::shared_ptr<Cache> cach
     prompt_.insert(prompt_.end(), encoded.begin(), encoded.end());
   }
   if (prompt_.empty()) fail(WKV_INVALID, "nothing to feed: neither a prompt nor prompt_tokens");
+  prompt_count_ = static_cast<int64_t>(prompt_.size());
+  prepare();
+}
 
+// What follows from the options.
+void Generation::prepare() {
+  const int64_t vocab_size = model_->hyper_parameters().vocab_size;
+  held_ = stops_.begin();
   if (!sampler_) {
     SamplerOptions greedy;
     greedy.is_greedy = true;
@@ -123,21 +146,113 @@ bool Generation::is_stop(int32_t token) const {
   return std::binary_search(stop_tokens_.begin(), stop_tokens_.end(), token);
 }
 
+// One step of the prompt or of a chosen token. logits: NULL or vocab_size. tokens_before: how much of the prompt is
+// done.
+void Generation::step(Cache &cache, std::span<const int32_t> tokens, float *logits, size_t tokens_before) {
+  StepItem item;
+  item.cache = &cache;
+  item.tokens = tokens;
+  item.logits = logits;
+  item.logits_count = logits ? logits_.size() : 0;
+  struct Progress {
+    const Generation *generation;
+    uint64_t before, total;
+  } progress{this, tokens_before, prompt_.size()};
+  StepWatch watch;
+  if (progress_ && !is_prompt_fed_) {
+    watch.progress = [](void *user, uint64_t done_tokens, uint64_t) {
+      const Progress &p = *static_cast<Progress *>(user);
+      return p.generation->progress_(p.generation->progress_user_, p.before + done_tokens, p.total);
+    };
+    watch.user = &progress;
+  }
+  model_->step({&item, 1}, watch);
+}
+
 // Brings logits_ up to date with what was chosen.
 void Generation::feed() {
   if (!has_logits_) {
-    StepItem item;
-    item.cache = cache_.get();
-    item.tokens = is_prompt_fed_ ? std::span<const int32_t>(&pending_, 1) : std::span<const int32_t>(prompt_);
-    item.logits = logits_.data();
-    item.logits_count = logits_.size();
-    model_->step({&item, 1});
+    if (is_prompt_fed_)
+      step(*cache_, {&pending_, 1}, logits_.data(), 0);
+    else if (store_)
+      feed_through_store();
+    else
+      step(*cache_, prompt_, logits_.data(), 0);
     is_prompt_fed_ = true;
     pending_ = -1;
     has_logits_ = true;
   }
   for (; accepts_prompt_ && prompt_accepted_ < prompt_.size(); prompt_accepted_++)
     sampler_->accept(prompt_[prompt_accepted_]);
+}
+
+// Feeds the prompt but for its beginning that the store has, and keeps it there up to the last token, so that the same
+// prompt costs one token. All of it happens to a copy: the cache changes at once, or not at all.
+void Generation::feed_through_store() {
+  const BusyGuard use(cache_->busy(), "cache");
+  if (cache_->now().position != 0)
+    fail(WKV_INVALID, "a prefix store needs a cache at position 0, it is at %llu",
+         static_cast<unsigned long long>(cache_->now().position));
+  if (cache_->options().initial) fail(WKV_INVALID, "a prefix store needs a cache without an initial state");
+  if (!cache_->checkpoints().empty()) fail(WKV_INVALID, "a prefix store needs a cache without checkpoints");
+  const std::shared_ptr<Cache> work = cache_->copy();
+  const std::span<const int32_t> prompt = prompt_;
+  const size_t last = prompt.size() - 1;
+  const size_t known = store_->find(prompt, *work);
+  if (known == 0 && !is_zero(*cache_)) fail(WKV_INVALID, "a prefix store needs a cache whose state is all zero");
+  if (known < last) {
+    step(*work, prompt.subspan(known, last - known), nullptr, known);
+    try {
+      store_->put(prompt.first(last), *work);
+    } catch (...) {  // a store that cannot keep more is no reason not to go on
+    }
+  }
+  step(*work, prompt.subspan(last), logits_.data(), last);
+  cache_->assign(*work);
+  reused_ = static_cast<int64_t>(known);
+}
+
+// Adds a chosen token, before it is fed, when some of its text is not given out yet.
+void Generation::follow(StopTrail &trail, StopTrail::Entry entry, uint64_t given) const {
+  trail.drop_until(given);
+  if (entry.end <= given) return;
+  if (trail.empty() || trail.wants_moment()) {
+    const BusyGuard use(cache_->busy(), "cache");
+    entry.moment = cache_->now();
+    entry.moment->state = entry.moment->state.as(Holder::checkpoint);
+  }
+  trail.push(std::move(entry));
+}
+
+// The cache before a token of the trail. The tokens since the last moment are fed again, one by one as they were, so
+// that the numbers are the same.
+Moment Generation::moment_before(size_t index) const {
+  const std::vector<StopTrail::Entry> &entries = trail_.entries();
+  size_t i = trail_.moment_before(index);
+  if (i == index) return *entries[i].moment;
+  Cache work(model_->hyper_parameters(), cache_->account(), {.initial = entries[i].moment->state});
+  work.replace(*entries[i].moment);
+  for (; i < index; i++) {
+    StepItem item;
+    item.cache = &work;
+    item.tokens = {&entries[i].token, 1};
+    model_->step({&item, 1});
+  }
+  return work.now();
+}
+
+// Keeps the cache's state under the prompt and the first chosen tokens, which is what it has read, unless somebody else
+// has used it.
+void Generation::put_into_store(size_t chosen_read) noexcept {
+  try {
+    std::vector<int32_t> tokens;
+    tokens.reserve(prompt_.size() + chosen_read);
+    tokens.assign(prompt_.begin(), prompt_.end());
+    tokens.insert(tokens.end(), chosen_.begin(), chosen_.begin() + static_cast<ptrdiff_t>(chosen_read));
+    const BusyGuard use(cache_->busy(), "cache");
+    store_->put(tokens, *cache_);
+  } catch (...) {  // the generation has ended well; only the next one will cost more
+  }
 }
 
 void Generation::write_probabilities(int32_t token) {
@@ -165,6 +280,50 @@ void Generation::write_probabilities(int32_t token) {
   for (auto &entry : alternatives_) entry.log_probability = log_probability(entry.log_probability);
 }
 
+// What a chosen token does, worked out before any of it happens: memory and steps may fail until then.
+Generation::Turn Generation::take(int32_t token) const {
+  Turn turn{.reason = WKV_REASON_NONE, .utf8 = utf8_, .held = held_};
+  std::string decoded;
+  const uint64_t decoded_before = given_ + held_.held.size();
+  const bool is_stop_token = is_stop(token);
+  const std::string_view bytes = is_stop_token ? std::string_view() : bytes_of(token);
+  turn.utf8.push(bytes, decoded);
+  StopTrail::Entry entry = StopTrail::entry(token, utf8_, decoded_before, turn.utf8, decoded_before + decoded.size());
+  if (stops_.push(turn.held, decoded, turn.text))
+    turn.reason = WKV_REASON_STOP_STRING;
+  else if (is_stop_token)
+    turn.reason = WKV_REASON_STOP_TOKEN;
+  else if (generated_ + 1 >= max_tokens_)
+    turn.reason = WKV_REASON_MAX_TOKENS;
+  if (turn.reason == WKV_REASON_STOP_TOKEN || turn.reason == WKV_REASON_MAX_TOKENS) {
+    decoded.clear();
+    turn.utf8.finish(decoded);
+    if (stops_.push(turn.held, decoded, turn.text))
+      turn.reason = WKV_REASON_STOP_STRING;
+    else
+      stops_.finish(turn.held, turn.text);
+  }
+  turn.given = given_ + turn.text.size();
+  if (!takes_stops_back()) return turn;
+
+  if (turn.reason == WKV_REASON_NONE) {
+    turn.trail = trail_;
+    follow(turn.trail, std::move(entry), turn.given);
+  } else if (turn.reason == WKV_REASON_STOP_STRING) {
+    turn.is_taken_back = true;
+    const std::vector<StopTrail::Entry> &entries = trail_.entries();
+    const size_t first = trail_.find(turn.given);
+    if (first < entries.size()) {
+      turn.target = moment_before(first);
+      turn.unread_tokens += entries.size() - first;
+      turn.unread = bytes_before(entries[first], bytes_of(entries[first].token), turn.given);
+    } else {
+      turn.unread = bytes_before(entry, bytes, turn.given);
+    }
+  }
+  return turn;
+}
+
 bool Generation::next(wkv_generation_piece &piece) {
   const BusyGuard use(busy_, "generation");
   const bool goes_on = reason_ == WKV_REASON_NONE;
@@ -176,37 +335,29 @@ bool Generation::next(wkv_generation_piece &piece) {
         sampler_->choose(logits_, {.ids_end = tokenizer_ ? tokenizer_->ids_end() : 0, .banned = without_bytes_});
     token = choice.token;
     if (wants_probabilities_) write_probabilities(token);
+    Turn turn = take(token);
+    if (store_ && chosen_.size() == chosen_.capacity()) chosen_.reserve(std::max<size_t>(256, 2 * chosen_.size()));
 
-    // Text is made on copies: until it is complete, memory may fail.
-    wkv_reason reason = WKV_REASON_NONE;
-    Utf8Stream utf8 = utf8_;
-    StopMatcher::State held = held_;
-    std::string decoded, text;
-    const bool is_stop_token = is_stop(token);
-    if (tokenizer_ && !is_stop_token) utf8.push(tokenizer_->bytes_of(token), decoded);
-    if (stops_.push(held, decoded, text))
-      reason = WKV_REASON_STOP_STRING;
-    else if (is_stop_token)
-      reason = WKV_REASON_STOP_TOKEN;
-    else if (generated_ + 1 >= max_tokens_)
-      reason = WKV_REASON_MAX_TOKENS;
-    if (reason == WKV_REASON_STOP_TOKEN || reason == WKV_REASON_MAX_TOKENS) {
-      decoded.clear();
-      utf8.finish(decoded);
-      if (stops_.push(held, decoded, text))
-        reason = WKV_REASON_STOP_STRING;
-      else
-        stops_.finish(held, text);
+    if (turn.target) {
+      const BusyGuard cache_use(cache_->busy(), "cache");
+      cache_->go_back(std::move(*turn.target));
     }
-
+    // From here on nothing fails.
     sampler_->commit(choice);
-    pending_ = token;
+    pending_ = turn.is_taken_back ? -1 : token;
     has_logits_ = false;
     generated_++;
-    utf8_ = utf8;
-    held_ = std::move(held);
-    text_ = std::move(text);
-    reason_ = reason;
+    utf8_ = turn.utf8;
+    held_ = std::move(turn.held);
+    given_ = turn.given;
+    trail_ = std::move(turn.trail);
+    text_ = std::move(turn.text);
+    unread_ = std::move(turn.unread);
+    reason_ = turn.reason;
+    if (store_) {
+      chosen_.push_back(token);
+      if (reason_ != WKV_REASON_NONE) put_into_store(chosen_.size() - turn.unread_tokens);
+    }
   } else {
     text_.clear();
     log_probability_ = 0;
@@ -222,7 +373,10 @@ bool Generation::next(wkv_generation_piece &piece) {
   piece.alternatives_count = static_cast<int32_t>(alternatives_.size());
   piece.alternatives = alternatives_.empty() ? nullptr : alternatives_.data();
   piece.tokens_generated = generated_;
-  piece.prompt_tokens = static_cast<int64_t>(prompt_.size());
+  piece.prompt_tokens = prompt_count_;
+  piece.reused_tokens = reused_;
+  piece.unread_text = unread_.c_str();
+  piece.unread_bytes = unread_.size();
   return goes_on;
 }
 

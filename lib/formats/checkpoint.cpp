@@ -44,6 +44,8 @@ Checkpoint open_checkpoint(const std::string &path) {
   return finish(read_file(Mapping::open(path)));
 }
 
+RawCheckpoint open_raw(const std::string &path) { return read_file(Mapping::open(path)); }
+
 Checkpoint open_checkpoint_memory(std::span<const std::byte> bytes) {
   return finish(read_file(Mapping::borrow(bytes, "memory")));
 }

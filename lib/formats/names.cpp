@@ -77,19 +77,6 @@ struct Found {
   int32_t layer = -1;
 };
 
-// "PREFIX<number>.REST": the number, without leading zeros, and the rest.
-bool split_layer(std::string_view name, std::string_view prefix, int32_t &number, std::string_view &rest) {
-  if (!name.starts_with(prefix)) return false;
-  name.remove_prefix(prefix.size());
-  auto [end, problem] = std::from_chars(name.data(), name.data() + name.size(), number);
-  size_t digits = static_cast<size_t>(end - name.data());
-  if (problem != std::errc() || number < 0 || digits > 6 || (digits > 1 && name[0] == '0') || digits >= name.size() ||
-      name[digits] != '.')
-    return false;
-  rest = name.substr(digits + 1);
-  return true;
-}
-
 const char *name_in(const Name &name, Style style) {
   return style == Style::official ? name.official : style == Style::fla ? name.fla : name.gguf;
 }
@@ -317,6 +304,18 @@ Checkpoint name_tensors(RawCheckpoint raw) {
   out.claims = raw.claims;
   out.vocabulary = std::move(raw.vocabulary);
   return out;
+}
+
+bool split_layer(std::string_view name, std::string_view prefix, int32_t &number, std::string_view &rest) {
+  if (!name.starts_with(prefix)) return false;
+  name.remove_prefix(prefix.size());
+  auto [end, problem] = std::from_chars(name.data(), name.data() + name.size(), number);
+  size_t digits = static_cast<size_t>(end - name.data());
+  if (problem != std::errc() || number < 0 || digits > 6 || (digits > 1 && name[0] == '0') || digits >= name.size() ||
+      name[digits] != '.')
+    return false;
+  rest = name.substr(digits + 1);
+  return true;
 }
 
 std::string gguf_name_of(std::string_view official_name) {

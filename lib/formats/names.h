@@ -13,6 +13,9 @@ namespace libwkv::formats {
 // another function), WKV_FORMAT for a tensor twice or with a shape that its name cannot have.
 Checkpoint name_tensors(RawCheckpoint raw);
 
+// "PREFIX<number>.REST": the number, without leading zeros, and the rest. False for other names.
+bool split_layer(std::string_view name, std::string_view prefix, int32_t &number, std::string_view &rest);
+
 // The name of an official tensor in GGUF; empty when it has none of its own (the six shifts are one tensor there).
 std::string gguf_name_of(std::string_view official_name);
 

@@ -42,6 +42,9 @@ uint64_t count_values(std::span<const int64_t> shape, const std::string &tensor_
 // Throws WKV_FORMAT when the file is what git-lfs leaves in place of a file that it did not download.
 void refuse_git_lfs_pointer(const Mapping &file);
 
+// Opens one file and gives its tensors as they are, whatever they are called. Throws Error as open_checkpoint does.
+RawCheckpoint open_raw(const std::string &path);
+
 // The readers. Each throws Error as open_checkpoint does.
 RawCheckpoint read_pth(std::shared_ptr<const Mapping> file);
 RawCheckpoint read_pth_legacy(std::shared_ptr<const Mapping> file);

@@ -22,6 +22,13 @@ class Utf8Stream {
   // The unfinished character, if any, becomes U+FFFD; then as new.
   void finish(std::string &text);
 
+  // The bytes of the unfinished character.
+  std::string_view pending() const { return {pending_.data(), pending_bytes_}; }
+  // Would this byte go on with the unfinished character? False when there is none.
+  bool is_continued_by(char byte) const {
+    return missing_ > 0 && static_cast<uint8_t>(byte) >= lowest_ && static_cast<uint8_t>(byte) <= highest_;
+  }
+
  private:
   std::array<char, 4> pending_{};
   uint8_t pending_bytes_ = 0;

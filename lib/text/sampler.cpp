@@ -12,7 +12,6 @@ namespace libwkv {
 namespace {
 
 constexpr double forgotten = 0.001;  // counts below it leave the table
-constexpr size_t longest_list = size_t{1} << 20;
 
 void check_range(const char *field, float value, bool is_valid, const char *range) {
   if (!is_valid) fail(WKV_INVALID, "%s is %g, expected %s", field, static_cast<double>(value), range);
@@ -20,7 +19,8 @@ void check_range(const char *field, float value, bool is_valid, const char *rang
 
 template <class Item>
 std::vector<Item> read_list(const char *field, const Item *items, size_t count) {
-  if (count > longest_list) fail(WKV_INVALID, "%s_count is %zu, at most %zu", field, count, longest_list);
+  if (count > longest_sampler_list)
+    fail(WKV_INVALID, "%s_count is %zu, at most %zu", field, count, longest_sampler_list);
   if (count > 0 && !items) fail(WKV_INVALID, "%s is NULL, %s_count is %zu", field, field, count);
   return std::vector<Item>(items, items + count);
 }
@@ -78,6 +78,8 @@ SamplerOptions read_sampler_options(const wkv_sampler_options &options) {
 }
 
 Sampler::Sampler(SamplerOptions options, uint64_t seed) : options_(std::move(options)), state_{Random(seed), {}} {}
+
+Sampler::Sampler(SamplerOptions options, SamplerState state) : options_(std::move(options)), state_(std::move(state)) {}
 
 Sampler::Choice Sampler::choose(std::span<const float> logits, const SamplerLimits &limits) {
   reserve_count();

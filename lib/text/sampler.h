@@ -26,6 +26,9 @@ struct SamplerOptions {
   bool has_penalties() const { return repetition != 1 || presence != 0 || frequency != 0; }
 };
 
+// Most entries of each of the lists.
+inline constexpr size_t longest_sampler_list = size_t{1} << 20;
+
 // Checks every field. Throws WKV_INVALID naming field and value.
 SamplerOptions read_sampler_options(const wkv_sampler_options &options);
 
@@ -50,6 +53,8 @@ struct SamplerLimits {
 class Sampler {
  public:
   explicit Sampler(SamplerOptions options, uint64_t seed);
+  // One that goes on from where another was.
+  Sampler(SamplerOptions options, SamplerState state);
 
   // A choice that has not happened yet.
   struct Choice {

@@ -17,7 +17,11 @@ class StopMatcher {
   // None may be empty.
   explicit StopMatcher(std::vector<std::string> stops);
 
-  // What was read since construction and not given out yet. A plain value, so that a caller can work on a copy.
+  size_t size() const { return stops_.size(); }
+  const std::string &operator[](size_t index) const { return stops_[index].text; }
+
+  // What was read since construction and not given out yet. A plain value, so that a caller can work on a copy. held
+  // makes it: pushing held to begin() gives the same state and no text, since no match reaches back further.
   struct State {
     std::string held;
     std::vector<uint32_t> matched;  // for each stop: how many of its bytes end the text so far

@@ -502,6 +502,7 @@ TEST_F(Arguments, generation) {
   with([](auto &o) { o.stop_strings_count = 1; });
   with([](auto &o) { o.alternatives_count = -1; });
   with([](auto &o) { o.alternatives_count = 21; });
+  with([](auto &o) { o.keeps_stop_string = 2; });
   with([&](auto &o) { o.prompt_tokens = bad_tokens, o.prompt_tokens_count = 1; });
   with([&](auto &o) { o.prompt_tokens = negative, o.prompt_tokens_count = 1; });
   with([&](auto &o) { o.stop_tokens = negative, o.stop_tokens_count = 1; });
@@ -519,7 +520,7 @@ TEST_F(Arguments, generation) {
   auto piece = sized<wkv_generation_piece>();
   refused(WKV_INVALID, [&](wkv_error *e) { return wkv_generation_next(nullptr, &piece, e); });
   refused(WKV_INVALID, [&](wkv_error *e) { return wkv_generation_next(generation, nullptr, e); });
-  for (uint32_t size : {0u, 4u, static_cast<uint32_t>(sizeof piece) - 1}) {
+  for (uint32_t size : {0u, 4u, static_cast<uint32_t>(offsetof(wkv_generation_piece, reused_tokens)) - 1}) {
     piece = sized<wkv_generation_piece>();
     piece.struct_size = size;
     refused(WKV_INVALID, [&](wkv_error *e) { return wkv_generation_next(generation, &piece, e); });

@@ -276,6 +276,83 @@ TEST_F(WithModel, generation_stops_at_a_string) {
   EXPECT_EQ(text, whole.substr(0, whole.find(stop)));
 }
 
+TEST_F(WithModel, generation_takes_a_stop_back_or_keeps_it) {
+  wkv::Cache fresh(model);
+  std::string whole;
+  for (const wkv::Piece &piece : wkv::Generation(fresh, prompt("Once upon a time", 60))) whole += piece.text;
+  wkv::GenerationOptions options = prompt("Once upon a time", 60);
+  options.stop_strings = {whole.substr(10, 4)};
+  uint64_t positions[2];
+  for (const bool keeps : {false, true}) {
+    options.keeps_stop_string = keeps;
+    wkv::Cache own(model);
+    wkv::Generation generation(own, options);
+    wkv::Piece piece, last;
+    std::string text;
+    while (generation.next(piece)) {
+      text += piece.text;
+      last = piece;
+    }
+    EXPECT_EQ(last.reason, WKV_REASON_STOP_STRING);
+    EXPECT_EQ(last.pending_token >= 0, keeps);
+    EXPECT_EQ(last.reused_tokens, 0);
+    positions[keeps] = own.info().position;
+  }
+  EXPECT_LE(positions[0], positions[1]);
+}
+
+TEST_F(WithModel, generation_uses_a_store) {
+  wkv::PrefixStore store(model);
+  const std::string long_prompt = "Once upon a time there was a little girl who had a red ball and a cat";
+  wkv::GenerationOptions options = prompt(long_prompt, 3);
+  options.prefix_store = &store;
+  std::string texts[2];
+  for (std::string &text : texts) {
+    wkv::Cache own(model);
+    wkv::Generation generation(own, options);
+    wkv::Piece piece, last;
+    while (generation.next(piece)) {
+      text += piece.text;
+      last = piece;
+    }
+    EXPECT_EQ(last.reused_tokens, &text == texts ? 0 : last.prompt_tokens - 1);
+  }
+  EXPECT_EQ(texts[0], texts[1]);
+}
+
+TEST_F(WithModel, generation_is_watched_and_cancelled) {
+  wkv::GenerationOptions options = prompt("Once upon a time", 3);
+  uint64_t calls = 0, last = 0;
+  bool goes_on = false, throws = false;
+  options.progress = [&](uint64_t done, uint64_t) {
+    calls++;
+    last = done;
+    if (throws) throw std::runtime_error("mine");
+    return goes_on;
+  };
+  wkv::Generation first(cache, options);
+  wkv::Generation generation = std::move(first);
+  wkv::Piece piece;
+  try {
+    generation.next(piece);
+    ADD_FAILURE() << "not cancelled";
+  } catch (const wkv::Error &error) {
+    EXPECT_EQ(error.status(), WKV_CANCELLED);
+  }
+  EXPECT_EQ(cache.info().position, 0u);
+  throws = true;
+  EXPECT_THROW(generation.next(piece), std::runtime_error);
+  throws = false;
+  goes_on = true;
+  int tokens = 0;
+  while (generation.next(piece)) {
+    EXPECT_EQ(last, static_cast<uint64_t>(piece.prompt_tokens));
+    tokens++;
+  }
+  EXPECT_EQ(tokens, 3);
+  EXPECT_GE(calls, 3u);
+}
+
 TEST_F(WithModel, threads_share_a_model) {
   const std::vector<float> expected = wkv::Cache(model).step({5, 6, 7});
   std::vector<std::vector<float>> results(8);
@@ -302,6 +379,67 @@ TEST_F(WithModel, convert_writes_a_model) {
   EXPECT_GT(calls, 0u);
   EXPECT_STREQ(wkv::Model::load(target).info().stored_types, "F32");
   std::remove(target.c_str());
+}
+
+TEST(wkv_hpp, caches_go_back_to_what_they_kept) {
+  const wkv::Model model = wkv::Model::load(story_path);
+  wkv::CacheOptions options;
+  options.checkpoint_every_tokens = 4;
+  wkv::Cache cache(model, options);
+  cache.feed({5, 6, 7});
+  EXPECT_EQ(cache.mark(), 3u);
+  const std::vector<float> expected = cache.copy().step({8});
+  cache.feed({9, 10, 11, 12, 13, 14});
+  EXPECT_EQ(cache.kept_positions(), (std::vector<uint64_t>{3, 4, 8}));
+  cache.rollback(3);
+  EXPECT_EQ(cache.step({8}), expected);
+  cache.unmark(3);
+  EXPECT_EQ(status_of([&] { cache.rollback(3); }), WKV_NOT_FOUND);
+  EXPECT_EQ(status_of([&] { cache.unmark(3); }), WKV_NOT_FOUND);
+}
+
+TEST(wkv_hpp, arrays_of_caches_are_selected_repeated_and_reordered) {
+  const wkv::Model model = wkv::Model::load(story_path);
+  std::vector<wkv::Cache> caches;
+  for (int32_t i = 0; i < 3; i++) {
+    caches.emplace_back(model);
+    caches.back().feed(std::vector<int32_t>(static_cast<size_t>(i + 1), 5));
+  }
+  std::vector<wkv::Cache> selected = wkv::Cache::select(caches, {2, 0, 2});
+  std::vector<wkv::Cache> repeated = wkv::Cache::repeat(caches, 2);
+  wkv::Cache::reorder(caches, {1, 2, 0});
+  auto positions = [](const std::vector<wkv::Cache> &all) {
+    std::vector<uint64_t> result;
+    for (const wkv::Cache &cache : all) result.push_back(cache.info().position);
+    return result;
+  };
+  EXPECT_EQ(positions(selected), (std::vector<uint64_t>{3, 1, 3}));
+  EXPECT_EQ(positions(repeated), (std::vector<uint64_t>{1, 1, 2, 2, 3, 3}));
+  EXPECT_EQ(positions(caches), (std::vector<uint64_t>{2, 3, 1}));
+  EXPECT_EQ(status_of([&] { wkv::Cache::select(caches, {3}); }), WKV_INVALID);
+  EXPECT_EQ(status_of([&] { wkv::Cache::reorder(caches, {0}); }), WKV_INVALID);
+  EXPECT_EQ(selected[0].step({6}).size(), static_cast<size_t>(model.info().vocab_size));
+}
+
+TEST(wkv_hpp, a_step_can_be_followed_and_cancelled) {
+  wkv::Model model = wkv::Model::load(story_path);
+  wkv::Cache cache(model);
+  const std::vector<int32_t> tokens(40, 5);
+  std::vector<wkv::StepItem> items(1);
+  items[0].cache = cache.handle();
+  items[0].tokens = tokens.data();
+  items[0].tokens_count = tokens.size();
+  uint64_t last = 0;
+  EXPECT_EQ(status_of([&] { model.step(items, [](uint64_t, uint64_t) { return false; }); }), WKV_CANCELLED);
+  EXPECT_THROW(model.step(items, [](uint64_t, uint64_t) -> bool { throw std::logic_error("no more"); }),
+               std::logic_error);
+  EXPECT_EQ(cache.info().position, 0u);
+  model.step(items, [&](uint64_t done, uint64_t total) {
+    last = done;
+    return total == 40;
+  });
+  EXPECT_EQ(last, 40u);
+  EXPECT_EQ(cache.info().position, 40u);
 }
 
 }  // namespace

@@ -90,6 +90,41 @@ TEST(memory, counts_by_kind_and_keeps_the_limit) {
   EXPECT_EQ(account->snapshot().total.peak, (5u << 20) + 1000);
 }
 
+// A released state serves the next one: at once, without fresh pages, zero when that was asked for; it is not live, and
+// goes when the limit needs its bytes.
+TEST(memory, released_states_are_kept_for_the_next_ones) {
+  constexpr size_t bytes = size_t{3} << 20;
+  auto account = std::make_shared<MemoryAccount>(size_t{8} << 20);
+  const std::byte *first = nullptr;
+  {
+    Buffer state(account, MemoryKind::caches, bytes, false);
+    first = state.data();
+    std::memset(state.data(), 7, bytes);
+  }
+  EXPECT_EQ(account->snapshot().total.live, 0u);
+  {
+    Buffer other(account, MemoryKind::caches, bytes - 64);  // another size is another block
+    EXPECT_NE(other.data(), first);
+    Buffer again(account, MemoryKind::store, bytes);
+    EXPECT_EQ(again.data(), first);
+    for (size_t i = 0; i < bytes; i++) ASSERT_EQ(again.data()[i], std::byte(0));
+    EXPECT_EQ(account->snapshot().total.live, 2 * bytes - 64);
+  }
+  Buffer all(account, MemoryKind::weights, size_t{8} << 20);  // fits: the spares give way
+  EXPECT_EQ(account->snapshot().total.live, size_t{8} << 20);
+  EXPECT_EQ(status_of([&] { Buffer none(account, MemoryKind::caches, bytes); }), WKV_OUT_OF_MEMORY);
+}
+
+TEST(memory, is_counted_under_another_kind_on_demand) {
+  auto account = std::make_shared<MemoryAccount>(0);
+  Buffer state(account, MemoryKind::caches, 1000);
+  state.count_as(MemoryKind::checkpoints);
+  EXPECT_EQ(account->snapshot().kinds[static_cast<size_t>(MemoryKind::caches)].live, 0u);
+  EXPECT_EQ(account->snapshot().kinds[static_cast<size_t>(MemoryKind::checkpoints)].live, 1000u);
+  EXPECT_EQ(account->snapshot().total.live, 1000u);
+  EXPECT_EQ(account->snapshot().total.peak, 1000u);
+}
+
 TEST(mapping, notices_a_file_that_shrinks) {
   std::string path = testing::TempDir() + "wkv_mapping_test";
   FILE *file = std::fopen(path.c_str(), "wb");

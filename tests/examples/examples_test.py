@@ -8,16 +8,21 @@ import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree
+import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = pathlib.Path(os.environ['WKV_EXAMPLES_DIR'])
 STORY_MODEL = ROOT / 'examples/models/tales-8m.gguf'
 NEWLINES = (11, 291, 1175)  # tokens of the story model that hold one
-NAMES = ('generate', 'chat', 'perplexity', 'info', 'convert')
+# what could end a text of the story model before its tokens are used up
+NO_END = [word for token in (0, *NEWLINES) for word in ('--ban', token)]
+NAMES = ('generate', 'chat', 'branch', 'prefix', 'state', 'perplexity', 'info', 'convert')
 TALE = ('Once upon a time there was a king who had three sons. The eldest was proud, the second was greedy, '
         'but the youngest had a kind heart, and everybody loved him.\n') * 8
 
@@ -30,6 +35,27 @@ def run(program, *arguments, stdin='', code=0):
     out, err = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == code, f'{program} {arguments}: exit code {done.returncode}, stderr: {err}'
     return out, err
+
+
+def read_png(path):
+    """Checks every checksum of a PNG as the examples write them, and gives its rows of (red, green, blue)."""
+    data, at, chunks = path.read_bytes(), 8, {}
+    assert data[:8] == b'\x89PNG\r\n\x1a\n'
+    while at < len(data):
+        size, kind = struct.unpack('>I4s', data[at:at + 8])
+        body = data[at + 8:at + 8 + size]
+        assert struct.unpack('>I', data[at + 8 + size:at + 12 + size])[0] == zlib.crc32(kind + body)
+        chunks[kind], at = body, at + 12 + size
+    width, height, *rest = struct.unpack('>IIBBBBB', chunks[b'IHDR'])
+    assert rest == [8, 2, 0, 0, 0], rest
+    lines, above, rows = zlib.decompress(chunks[b'IDAT']), bytes(3 * width), []
+    assert len(lines) == height * (1 + 3 * width)
+    for y in range(height):
+        line = lines[y * (1 + 3 * width):(y + 1) * (1 + 3 * width)]
+        assert line[0] == 2
+        above = bytes((a + b) & 255 for a, b in zip(line[1:], above))
+        rows.append([tuple(above[x:x + 3]) for x in range(0, 3 * width, 3)])
+    return rows
 
 
 def json_lines(text):
@@ -215,8 +241,7 @@ class Examples(unittest.TestCase):
 
     def test_chat_interrupt_ends_the_answer_only(self):
         # newlines would let a tale end before Ctrl-C comes; at the prompt Ctrl-C ends the program
-        bans = [word for token in (0, *NEWLINES) for word in ('--ban', token)]
-        terminal = Terminal('chat', '-n', 100000, *bans)
+        terminal = Terminal('chat', '-n', 100000, *NO_END)
         terminal.read_until('> ')
         terminal.type('Tell me a tale\n')
         terminal.read_until(r'Tell me a tale\r\n.{20}')
@@ -226,6 +251,343 @@ class Examples(unittest.TestCase):
         terminal.read_until(r'history of \d+ tokens')
         terminal.type('/quit\n')
         self.assertEqual(terminal.exit_code(), 0)
+
+    def chat_session(self, *messages, session, options=('-n', 16, '--seed', 5, '--frequency', 0.3, *NO_END)):
+        return run('chat', *options, '--session', session, stdin=''.join(m + '\n' for m in messages))
+
+    def test_chat_session_goes_on_as_if_never_closed(self):
+        # with sampling and penalties on: cache, random generator and counts have all come along
+        messages = ['Tell me of a king', 'And then?', 'Who came?', 'How did it end?']
+        whole, err = self.chat_session(*messages, session=self.path('whole.wkv'))
+        self.assertEqual(err, '')
+        parted = self.path('parted.wkv')
+        outputs = [self.chat_session(message, session=parted) for message in messages]
+        self.assertEqual(''.join(out for out, _ in outputs), whole)
+        self.assertEqual(outputs[0][1], '')
+        for _, err in outputs[1:]:
+            self.assertRegex(err, r'^\S+parted\.wkv goes on: \d+ tokens remembered\n$')
+        self.assertEqual(self.path('parted.wkv').read_bytes(), self.path('whole.wkv').read_bytes())
+
+    def test_chat_session_keeps_thinking_out_of_the_history(self):
+        slash = json.loads(run('state', 'show', self.make_state('slash.wkv', '/'), '--json')[0])['last_tokens'][-1]
+        options = ('-n', 12, '--seed', 5, '--think', 'on', '--ban', slash, *NO_END)
+        messages = ['Tell me of a king', 'And then?', 'Who came?']
+        whole, _ = self.chat_session(*messages, session=self.path('whole.wkv'), options=options)
+        parts = [self.chat_session(m, session=self.path('parted.wkv'), options=options)[0] for m in messages]
+        self.assertEqual(''.join(parts), whole)
+        # without a slash the thinking has no end: there is no answer, and the history says just that
+        state = json.loads(run('state', 'show', self.path('whole.wkv'), '--json')[0])
+        self.assertTrue(state['last_text'].endswith('came?\n\nAssistant:\n\n'), state['last_text'])
+
+    def test_chat_reads_an_answer_once(self):
+        # the history reads the message and the end of the answer, which was written into it
+        pieces = json_lines(run('generate', 'Once upon a time', '-n', 20, '--greedy', '--json')[0])[:-1]
+        word = next(p['token'] for p in pieces if re.fullmatch(r' \w+', p['text']))  # all that is answered
+        out, _ = run('chat', '-n', 60, '--bias', f'{word}=1000', stdin='One\n/stats\n')
+        read = int(re.search(r'read (\d+) tokens', out).group(1))
+        history = int(re.search(r'history of (\d+) tokens', out).group(1))
+        self.assertLess(read, 20)
+        self.assertGreater(history, 60)
+
+    def test_chat_session_remembers_reset_and_system(self):
+        session = self.path('s.wkv')
+        run('chat', '--session', session, '--system', 'Tell tales.', stdin='')
+        empty = json.loads(run('state', 'show', session, '--json')[0])
+        self.assertEqual(empty['last_text'], 'System: Tell tales.\n\n')
+        self.chat_session('A long message about nothing', session=session)
+        out, err = run('chat', '--session', session, '--system', 'Be brief.', stdin='/reset\n')
+        self.assertIn('goes on', err)
+        self.assertEqual(json.loads(run('state', 'show', session, '--json')[0])['last_text'],
+                         'System: Be brief.\n\n')
+
+    def test_chat_refuses_sessions_that_do_not_fit(self):
+        session = self.path('s.wkv')
+        self.chat_session('One', session=session)
+        good = session.read_bytes()
+        other = self.path('other.gguf')
+        run('convert', STORY_MODEL, other, '--type', 'f16')
+        self.check_error('chat', '-m', other, '--session', session, code=1, says='fingerprint')
+        self.assertEqual(session.read_bytes(), good)
+        middle = len(good) // 2
+        for bad in (b'', b'rubbish', good[:-1], good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1:]):
+            session.write_bytes(bad)
+            self.check_error('chat', '--session', session, code=1, says='')
+            self.assertEqual(session.read_bytes(), bad)
+        self.check_error('chat', '--session', self.path('no') / 'such.wkv', code=1, says='such.wkv')
+
+    def test_chat_session_survives_ctrl_c_at_the_prompt(self):
+        session = self.path('s.wkv')
+        terminal = Terminal('chat', '-n', 8, '--seed', 5, *NO_END, '--session', session)
+        terminal.read_until('> $')
+        terminal.type('Tell me a tale\n')
+        terminal.read_until(r'tale\r\n(?s:.)+\n> $')
+        terminal.type('\x03')
+        self.assertEqual(terminal.exit_code(), -signal.SIGINT)
+        expected = self.path('expected.wkv')
+        self.chat_session('Tell me a tale', session=expected, options=('-n', 8, '--seed', 5, *NO_END))
+        self.assertEqual(session.read_bytes(), expected.read_bytes())
+
+    def test_chat_session_keeps_an_interrupted_answer(self):
+        session = self.path('s.wkv')
+        terminal = Terminal('chat', '-n', 100000, *NO_END, '--session', session)
+        terminal.read_until('> $')
+        terminal.type('Tell me a tale\n')
+        terminal.read_until(r'Tell me a tale\r\n.{20}')
+        terminal.type('\x03')
+        terminal.read_until(r'\n> $')
+        terminal.type('/quit\n')
+        self.assertEqual(terminal.exit_code(), 0)
+        state = json.loads(run('state', 'show', session, '--json')[0])
+        self.assertGreater(state['position'], 15)
+        self.assertTrue(state['last_text'].endswith('\n\n'), state['last_text'])
+
+    def test_chat_session_is_whole_after_kill(self):
+        session, position = self.path('s.wkv'), 0
+        for round_number in range(8):
+            program = subprocess.Popen([PROGRAMS / 'chat', '-n', '2', '--seed', '5', *map(str, NO_END), '--session',
+                                        session], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       stderr=subprocess.DEVNULL)
+            program.stdin.write(b'Again\n' * 10000)  # more than it gets to
+            program.stdin.flush()
+            for _ in range(3):  # what was answered before is saved
+                program.stdout.readline()
+            time.sleep(0.004 * round_number)  # another moment each time; any will do
+            program.kill()
+            program.communicate()
+            self.assertEqual(program.returncode, -signal.SIGKILL)
+            state = json.loads(run('state', 'show', session, '--json')[0])
+            self.assertTrue(state['is_finite'])
+            self.assertGreater(state['position'], position)
+            position = state['position']
+            self.assertIn('goes on', run('chat', '--session', session, stdin='/quit\n')[1])
+
+    # ---- branch
+
+    def branches(self, *arguments):
+        return json.loads(run('branch', *arguments, '--seed', 4, '--json', *NO_END)[0])
+
+    def test_branch_grows_a_tree_of_forks(self):
+        result = self.branches('Once upon a time', '--branches', 3, '--depth', 2, '--tokens', 5)
+        tree, costs = result['tree'], result['costs']
+        self.assertEqual((tree['text'], result['seed']), ('Once upon a time', 4))
+        nodes = [tree, *tree['branches']]
+        for node in nodes:
+            self.assertEqual(len(node['branches']), 3)
+            self.assertEqual(len({branch['tokens'][0] for branch in node['branches']}), 3)
+            for branch in node['branches']:
+                self.assertEqual(len(branch['tokens']), 5)
+                self.assertGreater(branch['probability'], 0)
+            self.assertLessEqual(sum(branch['probability'] for branch in node['branches']), 1.0001)
+        self.assertEqual((costs['forks'], costs['fork_bytes']), (12, 0))
+        self.assertEqual(costs['full_copy_bytes'], 12 * costs['state_bytes'])
+        self.assertEqual(costs['caches_bytes'], 9 * costs['state_bytes'])
+        self.assertLess(costs['computed_tokens'], costs['separate_tokens'])
+        self.assertEqual(self.branches('Once upon a time', '--branches', 3, '--depth', 2, '--tokens', 5)['tree'], tree)
+
+    def test_branch_without_branches_is_a_text(self):
+        options = ('--greedy', '--reproducible')
+        tree = self.branches('A fox', '--branches', 1, '--depth', 3, '--tokens', 4, *options)['tree']
+        tokens = []
+        while 'branches' in tree:
+            tree = tree['branches'][0]
+            tokens += tree['tokens']
+        pieces = json_lines(run('generate', 'A fox', '-n', 12, '--json', *options, *NO_END)[0])[:-1]
+        self.assertEqual(tokens, [piece['token'] for piece in pieces if piece['token'] >= 0])
+
+    def test_branch_draws_in_the_terminal(self):
+        options = ('A fox', '-b', 2, '-d', 2, '-n', 4, '--seed', 4, *NO_END)
+        out, err = run('branch', *options)
+        self.assertEqual(err, '')
+        self.assertEqual([out.count(mark) for mark in ('├─', '└─')], [3, 3], out)
+        self.assertRegex(out, r'memory +\+0 B when they were made; full copies: \+')
+        plain, _ = run('branch', *options, '--ascii')
+        self.assertTrue(plain.isascii())
+        self.assertEqual([plain.count(mark) for mark in ('|-', '`-')], [3, 3], plain)
+
+    def test_branch_draws_a_picture(self):
+        picture = self.path('tree.svg')
+        tree = json.loads(run('branch', 'A <fox> & "co"', '-b', 2, '-d', 2, '-n', 9, '--seed', 4, '--json', '--svg',
+                              picture, *NO_END)[0])['tree']
+        shown = ' '.join(xml.etree.ElementTree.parse(picture).getroot().itertext())
+        for node in (tree, *tree['branches'], *tree['branches'][1]['branches']):
+            for word in node['text'].split():
+                self.assertIn(word, shown)
+
+    def test_branch_reports_mistakes(self):
+        self.check_error('branch', '--branches', 0, code=2, says='branches')
+        self.check_error('branch', '--branches', 10, '--depth', 3, code=2, says='1000')
+        self.check_error('branch', '--depth', 2000000000, code=2, says='1000')
+        self.check_error('branch', '-m', 'no-such.pth', code=1, says='no-such.pth')
+        self.check_error('branch', 'one', 'two', code=2, says='two')
+        _, err = run('branch', '-n', 1, '--svg', self.path('no') / 'such.svg', code=1)
+        self.assertRegex(err, r'^branch: cannot write \S+such\.svg\n$')
+
+    # ---- prefix
+
+    def test_prefix_reads_the_text_once(self):
+        result = json.loads(run('prefix', '--seed', 1, '-n', 4, '--json')[0])
+        text = result['text_tokens']
+        self.assertGreater(text, 1500)
+        self.assertEqual((result['text']['reused'], result['text']['computed']), (0, text))
+        self.assertEqual(len(result['questions']), 10)
+        for question in result['questions']:
+            self.assertEqual(question['reused'], text)
+            self.assertLess(question['computed'], 60)
+        self.assertEqual(result['store']['reused_tokens'], 10 * text)
+        saved = result['without_store']['tokens'] - result['with_store']['tokens']
+        self.assertEqual(saved, 9 * text)
+
+    def test_prefix_finds_the_text_again_at_the_next_start(self):
+        questions = self.path('questions.txt', 'Who was the king?\n\nWhat did the youngest have?\n')
+        store = self.path('store')
+        options = ('--document', self.path('tale.txt', TALE), '--questions', questions, '--directory', store,
+                   '--seed', 1, '-n', 12, '--json')
+        answers = lambda result: [question['answer'] for question in result['questions']]
+        first = json.loads(run('prefix', *options)[0])
+        self.assertEqual([question['question'] for question in first['questions']],
+                         ['Who was the king?', 'What did the youngest have?'])
+        self.assertEqual((first['text']['reused'], first['store']['stored_entries']), (0, 1))
+        second = json.loads(run('prefix', *options)[0])
+        self.assertEqual((second['text']['reused'], second['text']['computed']), (second['text_tokens'], 0))
+        self.assertEqual(second['store']['stored_hits'], 1)
+        self.assertEqual(answers(second), answers(first))
+        # a damaged entry is read anew
+        entry, = store.iterdir()
+        entry.write_bytes(entry.read_bytes()[:-100] + bytes(100))
+        third = json.loads(run('prefix', *options)[0])
+        self.assertEqual(third['text']['reused'], 0)
+        self.assertEqual(answers(third), answers(first))
+
+    def test_prefix_prints_what_was_saved(self):
+        options = ('--document', self.path('tale.txt', TALE), '--seed', 1, '-n', 3)
+        out, err = run('prefix', *options)
+        self.assertEqual(err, '')
+        self.assertRegex(out, r'The store saved [\d,]+ tokens \(\d+ %\) and -?[\d.]+ s \(-?\d+ %\)\.')
+        self.assertRegex(out, r'the text +0 +[\d,]+ +[\d.]+ ms  ')
+        self.assertTrue(run('prefix', *options, '--ascii')[0].isascii())
+
+    def test_prefix_reports_mistakes(self):
+        self.check_error('prefix', '--document', 'no-such.txt', code=1, says='no-such.txt')
+        self.check_error('prefix', '--document', self.path('empty', '\n\n'), code=2, says='no text')
+        self.check_error('prefix', '--questions', self.path('blank', '\n \n'), code=2, says='no question')
+        self.check_error('prefix', '--tokens', 0, code=2, says='tokens')
+        self.check_error('prefix', 'what', code=2, says='what')
+
+    # ---- state
+
+    def make_state(self, name, text, *options):
+        path = self.path(name)
+        out, err = run('state', 'make', text, path, *options)
+        self.assertRegex(out, r'tokens read, [\d.]+ .?B\n$')
+        self.assertEqual(err, '')
+        return path
+
+    def test_state_shows_what_is_in_a_file(self):
+        path = self.make_state('a.wkv', 'The wolf and the fox')
+        result = json.loads(run('state', 'show', path, '--json')[0])
+        self.assertEqual((result['layers'], result['width'], result['state_type']), (8, 256, 'f32'))
+        self.assertEqual(result['position'], len(result['last_tokens']))
+        self.assertEqual(result['last_text'], 'The wolf and the fox')
+        self.assertEqual(result['bytes'], path.stat().st_size)
+        self.assertFalse(result['has_sampler'])
+        self.assertEqual(len(result['norms']), 8)
+        for layer in result['norms']:
+            self.assertAlmostEqual(layer['wkv'], math.hypot(*layer['heads']), places=6)
+        out, _ = run('state', 'show', path)
+        self.assertRegex(out, r'position +\d+ tokens read')
+        self.assertEqual(len(re.findall(r'(?m)^ +[0-7] +[\d.]+ \S', out)), 8, out)
+        file = self.path('text.txt', 'The wolf and the fox')
+        run('state', 'make', '-f', file, self.path('b.wkv'))
+        self.assertEqual(self.path('b.wkv').read_bytes(), path.read_bytes())
+
+    def test_state_shows_the_header_without_the_model(self):
+        other = self.path('other.gguf')
+        run('convert', STORY_MODEL, other, '--type', 'f16')
+        path = self.make_state('a.wkv', 'The wolf', '-m', other)
+        out, _ = run('state', 'show', path)
+        self.assertIn('Name its model with --model', out)
+        self.assertNotIn('Norms', out)
+        self.assertIn('Norms', run('state', 'show', path, '-m', other)[0])
+        self.check_error('state', 'compare', path, path, code=1, says='fingerprint')
+
+    def test_state_compares(self):
+        a, b = self.make_state('a.wkv', 'The wolf and the fox'), self.make_state('b.wkv', 'The wolf and the hen')
+        half = self.make_state('half.wkv', 'The wolf and the fox', '--type', 'f16')
+        same = json.loads(run('state', 'compare', a, a, '--json')[0])
+        self.assertTrue(same['is_same'])
+        self.assertEqual(same['distance'], 0)
+        close = json.loads(run('state', 'compare', a, half, '--json')[0])
+        self.assertFalse(close['is_same'])
+        self.assertLess(close['distance'], 2 ** -11)
+        far = json.loads(run('state', 'compare', a, b, '--json')[0])
+        self.assertGreater(far['distance'], 0.01)
+        self.assertEqual(len(far['layers']), 8)
+        self.assertIn('the same to the bit', run('state', 'compare', a, a)[0])
+
+    def test_state_converts_types(self):
+        session = self.path('s.wkv')
+        self.chat_session('One', session=session)
+        half, whole = self.path('half.wkv'), self.path('whole.wkv')
+        self.assertIn('F16', run('state', 'convert', session, half, '--type', 'f16')[0])
+        result = json.loads(run('state', 'show', half, '--json')[0])
+        self.assertEqual((result['state_type'], result['has_sampler']), ('f16', True))
+        self.assertLess(half.stat().st_size, 0.6 * session.stat().st_size)
+        run('state', 'convert', session, whole)
+        self.assertEqual(whole.read_bytes(), session.read_bytes())
+        self.assertIn('goes on', run('chat', '--session', half, stdin='/quit\n')[1])
+
+    def test_state_converts_layouts(self):
+        path, raw = self.make_state('a.wkv', 'The wolf and the fox'), {}
+        for layout in ('official', 'fla', 'rwkv.cpp', 'llama.cpp'):
+            target = self.path(layout)
+            run('state', 'convert', path, target, '--layout', layout)
+            raw[layout] = struct.unpack(f'<{target.stat().st_size // 4}f', target.read_bytes())
+        c, n, layers = 256, 64, 8
+        layer = c + c * n + c
+        self.assertEqual({len(values) for values in raw.values()}, {layers * layer})
+        official = raw['official']
+        for i in (0, 3, 7):
+            base = i * layer
+            att, wkv, ffn = official[base:base + c], official[base + c:base + c + c * n], official[base + c + c * n:][:c]
+            self.assertEqual(raw['rwkv.cpp'][base:base + layer], ffn + att + wkv)
+            turned = tuple(wkv[h * n * n + v * n + k] for h in range(c // n) for k in range(n) for v in range(n))
+            self.assertEqual(raw['fla'][base:base + layer], turned + att + ffn)
+            self.assertEqual(raw['llama.cpp'][i * 2 * c:(i + 1) * 2 * c], att + ffn)
+            self.assertEqual(raw['llama.cpp'][layers * 2 * c + i * c * n:][:c * n], wkv)
+
+    def test_state_draws_maps(self):
+        path, svg, png = self.make_state('a.wkv', 'The wolf and the fox'), self.path('a.svg'), self.path('a.png')
+        out, _ = run('state', 'map', path, '--svg', svg, '--png', png)
+        self.assertEqual(len(out.splitlines()), 2)
+        root = xml.etree.ElementTree.parse(svg).getroot()
+        texts = list(root.itertext())
+        norms = json.loads(run('state', 'show', path, '--json')[0])['norms']
+        highest = max(max(layer['heads']) for layer in norms)
+        for wanted in ('State in a.wkv', 'layer', 'head', f'{highest:.1f}' if highest >= 10 else f'{highest:.2f}'):
+            self.assertIn(wanted, texts)
+        cells = [(e.get('x'), e.get('y')) for e in root.iter('{http://www.w3.org/2000/svg}rect')]
+        self.assertGreater(len(cells), 8 * (4 + 2))
+        rows = read_png(png)
+        self.assertEqual((len(rows[0]), len(rows)), (round(2 * float(root.get('width'))),
+                                                     round(2 * float(root.get('height')))))
+        colours = {colour for row in rows for colour in row}
+        for wanted in ((255, 255, 255), (68, 1, 84), (253, 231, 37)):  # paper, lowest, highest
+            self.assertIn(wanted, colours)
+
+    def test_state_reports_mistakes(self):
+        path = self.make_state('a.wkv', 'The wolf')
+        self.check_error('state', code=2, says='command')
+        self.check_error('state', 'dance', path, code=2, says='dance')
+        self.check_error('state', 'show', code=2, says='FILE')
+        self.check_error('state', 'show', path, path, code=2, says='FILE')
+        self.check_error('state', 'show', 'no-such.wkv', code=1, says='no-such.wkv')
+        self.check_error('state', 'show', self.path('x', 'rubbish'), code=1, says='')
+        self.check_error('state', 'map', path, code=2, says='--svg')
+        self.check_error('state', 'convert', path, self.path('y'), '--type', 'q8', code=2, says='q8')
+        self.check_error('state', 'convert', path, self.path('y'), '--layout', 'cubist', code=2, says='cubist')
+        self.check_error('state', 'convert', path, self.path('no') / 'y', code=1, says='')
+        self.check_error('state', 'make', 'x', self.path('no') / 'y', code=1, says='')
+        self.assertFalse(self.path('y').exists())
 
     # ---- perplexity
 

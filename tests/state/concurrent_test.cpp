@@ -162,5 +162,57 @@ TEST(Concurrent, models_load_side_by_side) {
   for (size_t t = 1; t < threads; t++) EXPECT_EQ(logits[t], logits[0]);
 }
 
+// Thousands of forks of a few prompts, stepped, marked, rolled back and released by eight threads: each holds what its
+// own tokens make of it, and all memory comes back.
+TEST(Concurrent, forks_of_shared_states_do_not_meet) {
+  constexpr int threads = 8, forks = 250;
+  RandomModel random(odd_shape, WKV_TYPE_F16, reproducible(2));
+  std::vector<Cache> prompts;
+  for (uint64_t i = 0; i < 3; i++) {
+    prompts.push_back(create_cache(random.model));
+    step(random.info, random.model, prompts.back(), random_tokens(4, random.info.vocab_size, i));
+  }
+  const uint64_t before = memory_of(random.model).caches_bytes;
+  auto expected_after = [&](size_t prompt, int32_t token) {
+    Cache fork;
+    EXPECT_EQ(wkv_cache_copy(prompts[prompt], fork.out(), nullptr), WKV_OK);
+    step(random.info, random.model, fork, std::span(&token, 1));
+    return snapshot_of(random.info, fork);
+  };
+  std::vector<std::vector<Snapshot>> expected(prompts.size());
+  for (size_t p = 0; p < prompts.size(); p++)
+    for (int32_t token = 0; token < 4; token++) expected[p].push_back(expected_after(p, token));
+  // a fork is busy only for the moment of its copy: those who meet there try again
+  auto copy_of = [](wkv_cache *source) {
+    Cache copy;
+    while (wkv_cache_copy(source, copy.out(), nullptr) == WKV_BUSY) std::this_thread::yield();
+    return copy;
+  };
+  std::atomic<int> wrong{0};
+  {
+    std::vector<std::jthread> running;
+    for (int t = 0; t < threads; t++)
+      running.emplace_back([&, t] {
+        std::vector<Cache> live;
+        for (int i = 0; i < forks; i++) {
+          const size_t prompt = static_cast<size_t>(i + t) % prompts.size();
+          const int32_t token = (i / 3) % 4;
+          live.push_back(copy_of(prompts[prompt]));
+          uint64_t position = 0;
+          if (wkv_cache_mark(live.back(), &position, nullptr) != WKV_OK || position != 4) wrong++;
+          if (i % 10 == 0) {
+            if (wkv_cache_step(live.back(), &token, 1, nullptr, 0, nullptr) != WKV_OK) wrong++;
+            if (!(snapshot_of(random.info, live.back()) == expected[prompt][static_cast<size_t>(token)])) wrong++;
+          }
+          if (i % 3 == 0 && wkv_cache_rollback(live.back(), 4, nullptr) != WKV_OK) wrong++;
+          if (i % 7 == 0) live.erase(live.begin() + i % static_cast<int>(live.size()));
+        }
+      });
+  }
+  EXPECT_EQ(wrong, 0);
+  EXPECT_EQ(memory_of(random.model).caches_bytes, before);
+  EXPECT_EQ(memory_of(random.model).checkpoints_bytes, 0u);
+}
+
 }  // namespace
 }  // namespace libwkv::test

@@ -55,6 +55,7 @@ using Cache = Owned<wkv_cache, wkv_cache_release>;
 using Sampler = Owned<wkv_sampler, wkv_sampler_release>;
 using Tokenizer = Owned<wkv_tokenizer, wkv_tokenizer_release>;
 using Generation = Owned<wkv_generation, wkv_generation_release>;
+using PrefixStore = Owned<wkv_prefix_store, wkv_prefix_store_release>;
 
 // WKV_EXPECT_STATUS(WKV_OK, wkv_cache_reset(cache, &failure), failure)
 #define WKV_EXPECT_STATUS(expected, call, failure) \
