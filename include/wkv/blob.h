@@ -68,8 +68,8 @@ WKV_API wkv_status wkv_cache_save_as(wkv_cache *cache, const char *path, const w
  *  @param path   [in]  UTF-8
  *  @param cache  [out] yours to release; unchanged on failure
  *  @param error  [in,out] detail; may be NULL
- *  @return WKV_OK | WKV_INVALID | WKV_NOT_FOUND | WKV_IO | WKV_FORMAT: damaged, or no blob | WKV_UNSUPPORTED: of a later
- *          version | WKV_MISMATCH: of another model
+ *  @return WKV_OK | WKV_INVALID | WKV_NOT_FOUND | WKV_IO | WKV_FORMAT: damaged, or no blob
+ *          | WKV_UNSUPPORTED: of a later version | WKV_MISMATCH: of another model | WKV_OUT_OF_MEMORY
  *  @threads any
  *  @since 0.2 */
 WKV_API wkv_status wkv_cache_load(wkv_model *model, const char *path, wkv_cache **cache, wkv_error *error);

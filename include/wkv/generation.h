@@ -66,13 +66,13 @@ typedef struct wkv_generation_options {
                                       one is held back until it is clear. The one that is complete first ends the
                                       text, the longest where several are */
   size_t stop_strings_count;
-  int32_t keeps_end_token;       /* 1: id 0 does not end the generation */
-  int32_t wants_log_probability; /* 1: pieces carry log_probability and alternatives */
-  int32_t alternatives_count;    /* [0, 20]: likeliest tokens to report with each piece; more than 0 implies
-                                    wants_log_probability */
-  int32_t accepts_prompt;        /* 1: the sampler's penalties remember the prompt's tokens too */
-  int32_t keeps_stop_string;     /* 1: a stop string stays in the cache, which has then read all tokens but the last */
-  int32_t reserved;              /* 0 */
+  int32_t keeps_end_token;        /* 1: id 0 does not end the generation */
+  int32_t wants_log_probability;  /* 1: pieces carry log_probability and alternatives */
+  int32_t alternatives_count;     /* [0, 20]: likeliest tokens to report with each piece; more than 0 implies
+                                     wants_log_probability */
+  int32_t accepts_prompt;         /* 1: the sampler's penalties remember the prompt's tokens too */
+  int32_t keeps_stop_string;      /* 1: a stop string stays in the cache, which has then read all tokens but the last */
+  int32_t reserved;               /* 0 */
   wkv_prefix_store *prefix_store; /* NULL: none. Needs a cache that has read nothing, without checkpoints and initial
                                      state, and a prompt that is the whole history: its longest beginning that the store
                                      has is not computed again. The prompt up to its last token, and at the end all that
@@ -104,7 +104,7 @@ typedef struct wkv_generation_piece {
   const wkv_token_probability *alternatives; /* falling probability */
   int64_t tokens_generated;                  /* chosen so far, this one included */
   int64_t prompt_tokens;                     /* tokens that were fed before the first choice */
-  int64_t reused_tokens;   /* those of the prompt that came from the prefix store */
+  int64_t reused_tokens;                     /* those of the prompt that came from the prefix store */
   const char *unread_text; /* after a stop string that was taken back, also with WKV_END: the end of the text given out
                               that the cache has not read; usually empty. As the bytes of the token it comes from: it
                               begins inside a character when that token did */
@@ -133,7 +133,8 @@ WKV_API wkv_status wkv_generation_create(wkv_cache *cache, wkv_sampler *sampler,
  *  @return WKV_OK: a piece | WKV_END: the generation had ended before this call; piece has no token and no text, and
  *          reason, pending_token, unread_text and counts of the last one
  *          | WKV_INVALID: the sampler has no token left; with a prefix store, the cache has read something, has
- *          checkpoints or does not start from zero | WKV_BUSY: cache, sampler or generation in use | WKV_IO, WKV_OUT_OF_MEMORY: as wkv_cache_step
+ *          checkpoints or does not start from zero | WKV_BUSY: cache, sampler or generation in use
+ *          | WKV_IO, WKV_OUT_OF_MEMORY: as wkv_cache_step
  *          | WKV_CANCELLED: by progress. After a failure piece is as before, and the next call goes on from here.
  *  @threads one call at a time for one generation; a second one gets WKV_BUSY
  *  @since 0.1 */

@@ -54,30 +54,31 @@ typedef struct wkv_prefix_storage {
 
 typedef struct wkv_prefix_store_options {
   uint32_t struct_size;
-  uint32_t min_tokens;         /* shorter sequences are not kept; 0: 16 */
-  uint64_t memory_bytes_max;   /* budget of states in memory; 0: 256 MiB */
-  const char *directory;       /* UTF-8; NULL: none. Made when it is not there. Files in it that the store did not write
-                                  are left alone */
+  uint32_t min_tokens;       /* shorter sequences are not kept; 0: 16 */
+  uint64_t memory_bytes_max; /* budget of states in memory; 0: 256 MiB */
+  const char *directory;     /* UTF-8; NULL: none. Made when it is not there. Files in it that the store did not write
+                                are left alone */
   uint64_t directory_bytes_max; /* budget of this model's blobs in the directory or storage; 0: no limit */
-  const wkv_prefix_storage *storage; /* NULL: none; not together with a directory. Copied; user must outlive the store */
-  wkv_type save_type;          /* state type of blobs, as in wkv_save_options */
-  int32_t reserved;            /* 0 */
+  const wkv_prefix_storage
+      *storage;       /* NULL: none; not together with a directory. Copied; user must outlive the store */
+  wkv_type save_type; /* state type of blobs, as in wkv_save_options */
+  int32_t reserved;   /* 0 */
 } wkv_prefix_store_options;
 
 typedef struct wkv_prefix_store_info {
   uint32_t struct_size;
   uint32_t reserved;
-  uint64_t entries;            /* in memory */
-  uint64_t entries_bytes;      /* state_bytes of each: what counts against memory_bytes_max */
-  uint64_t stored_entries;     /* in the directory or storage */
+  uint64_t entries;        /* in memory */
+  uint64_t entries_bytes;  /* state_bytes of each: what counts against memory_bytes_max */
+  uint64_t stored_entries; /* in the directory or storage */
   uint64_t stored_bytes;
-  uint64_t finds;              /* calls of wkv_prefix_store_find */
-  uint64_t hits;               /* those that found something */
-  uint64_t stored_hits;        /* those of hits that came from the directory or storage */
-  uint64_t reused_tokens;      /* tokens that need not be computed, over all hits */
-  uint64_t puts;               /* entries made */
-  uint64_t evictions;          /* entries that left memory because it was short */
-  uint64_t storage_failures;   /* entries that the directory or storage did not take, or gave back damaged */
+  uint64_t finds;            /* calls of wkv_prefix_store_find */
+  uint64_t hits;             /* those that found something */
+  uint64_t stored_hits;      /* those of hits that came from the directory or storage */
+  uint64_t reused_tokens;    /* tokens that need not be computed, over all hits */
+  uint64_t puts;             /* entries made */
+  uint64_t evictions;        /* entries that left memory because it was short */
+  uint64_t storage_failures; /* entries that the directory or storage did not take, or gave back damaged */
 } wkv_prefix_store_info;
 
 /** Create a store for one model.
@@ -100,8 +101,8 @@ WKV_API wkv_status wkv_prefix_store_create(wkv_model *model, const wkv_prefix_st
  *                             something is found, else left alone
  *  @param known_count   [out] tokens that the cache has read now; 0: nothing was found
  *  @param error         [in,out] detail; may be NULL
- *  @return WKV_OK, also when nothing was found | WKV_INVALID | WKV_BUSY: the cache | WKV_MISMATCH: another model's cache
- *          | WKV_OUT_OF_MEMORY
+ *  @return WKV_OK, also when nothing was found | WKV_INVALID | WKV_BUSY: the cache | WKV_MISMATCH: another model's
+ * cache | WKV_OUT_OF_MEMORY
  *  @threads any number of calls at once; they take turns
  *  @since 0.2 */
 WKV_API wkv_status wkv_prefix_store_find(wkv_prefix_store *store, const int32_t *tokens, size_t tokens_count,

@@ -8,16 +8,6 @@
 #include "base/error.h"
 
 namespace libwkv {
-namespace {
-
-// Between the engine's [key][value] and the official [value][key]: the same transposition both ways, head by head.
-void transpose_heads(size_t heads, size_t size, const float *from, float *to) {
-  for (size_t head = 0; head < heads; head++, from += size * size, to += size * size)
-    for (size_t i = 0; i < size; i++)
-      for (size_t j = 0; j < size; j++) to[i * size + j] = from[j * size + i];
-}
-
-}  // namespace
 
 void LastTokens::push(std::span<const int32_t> tokens) {
   constexpr size_t most = WKV_LAST_TOKENS;
@@ -158,7 +148,7 @@ void Cache::read_state(int64_t layer, wkv_state_part part, std::span<float> valu
   }
   const float *from = now_.state.floats() + offset;
   if (part == WKV_STATE_WKV)
-    transpose_heads(layout_.heads, layout_.head_size, from, values.data());
+    transpose_wkv(layout_, from, values.data());
   else
     std::memcpy(values.data(), from, count * sizeof(float));
 }
@@ -170,7 +160,7 @@ void Cache::write_state(int64_t layer, wkv_state_part part, std::span<const floa
     if (!std::isfinite(values[i])) fail(WKV_INVALID, "value %zu is not a finite number", i);
   float *to = own_floats() + offset;
   if (part == WKV_STATE_WKV)
-    transpose_heads(layout_.heads, layout_.head_size, values.data(), to);
+    transpose_wkv(layout_, values.data(), to);
   else
     std::memcpy(to, values.data(), count * sizeof(float));
 }

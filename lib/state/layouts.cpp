@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <utility>
 
 #include "base/error.h"
@@ -33,16 +32,11 @@ Places places_of(const StateLayout &state, wkv_state_layout layout, size_t layer
   fail(WKV_INVALID, "state layout %d does not exist", layout);
 }
 
-// Between [key][value] and [value][key]: the same transposition both ways, head by head.
 void copy_wkv(const StateLayout &state, bool is_transposed, const float *from, float *to) {
-  const size_t size = state.head_size, count = state.heads * size * size;
-  if (!is_transposed) {
-    std::memcpy(to, from, count * sizeof(float));
-    return;
-  }
-  for (size_t head = 0; head < count; head += size * size)
-    for (size_t i = 0; i < size; i++)
-      for (size_t j = 0; j < size; j++) to[head + i * size + j] = from[head + j * size + i];
+  if (is_transposed)
+    transpose_wkv(state, from, to);
+  else
+    std::copy_n(from, state.heads * state.head_size * state.head_size, to);
 }
 
 bool is_finite(const float *values, size_t count) {

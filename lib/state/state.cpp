@@ -13,6 +13,13 @@ StateLayout::StateLayout(const HyperParameters &hyper)
       layer_floats(2 * width + heads * head_size * head_size),
       floats(layers * layer_floats) {}
 
+void transpose_wkv(const StateLayout &layout, const float *from, float *to) noexcept {
+  const size_t size = layout.head_size;
+  for (size_t head = 0; head < layout.heads; head++, from += size * size, to += size * size)
+    for (size_t i = 0; i < size; i++)
+      for (size_t j = 0; j < size; j++) to[i * size + j] = from[j * size + i];
+}
+
 // Floats with a count of references a reason.
 class State {
  public:

@@ -26,6 +26,10 @@ struct StateLayout {
   size_t layer_floats, floats;
 };
 
+// One layer's WKV between the engine's [key][value] and the official [value][key]: the same both ways, head by head.
+// The memories must not overlap.
+void transpose_wkv(const StateLayout &layout, const float *from, float *to) noexcept;
+
 // Why somebody holds a state: it is counted under the first of these that holds it.
 enum class Holder { cache, checkpoint, store };
 

@@ -354,11 +354,11 @@ TEST(layout, structs_begin_with_their_size) {
               begins_with_size<wkv_memory_info>() && begins_with_size<wkv_memory_plan>() &&
               begins_with_size<wkv_initial_state_options>() && begins_with_size<wkv_initial_state_info>() &&
               begins_with_size<wkv_prefix_storage>() && begins_with_size<wkv_prefix_store_options>() &&
-              begins_with_size<wkv_prefix_store_info>() &&
-              begins_with_size<wkv_cache_options>() && begins_with_size<wkv_cache_info>() &&
-              begins_with_size<wkv_step_item>() && begins_with_size<wkv_step_options>() &&
-              begins_with_size<wkv_tokenizer_info>() && begins_with_size<wkv_sampler_options>() &&
-              begins_with_size<wkv_generation_options>() && begins_with_size<wkv_save_options>() && begins_with_size<wkv_blob_info>() &&
+              begins_with_size<wkv_prefix_store_info>() && begins_with_size<wkv_cache_options>() &&
+              begins_with_size<wkv_cache_info>() && begins_with_size<wkv_step_item>() &&
+              begins_with_size<wkv_step_options>() && begins_with_size<wkv_tokenizer_info>() &&
+              begins_with_size<wkv_sampler_options>() && begins_with_size<wkv_generation_options>() &&
+              begins_with_size<wkv_save_options>() && begins_with_size<wkv_blob_info>() &&
               begins_with_size<wkv_session>() && begins_with_size<wkv_generation_piece>() &&
               begins_with_size<wkv_convert_options>());
 }

@@ -548,7 +548,8 @@ class Examples(unittest.TestCase):
         official = raw['official']
         for i in (0, 3, 7):
             base = i * layer
-            att, wkv, ffn = official[base:base + c], official[base + c:base + c + c * n], official[base + c + c * n:][:c]
+            att, wkv = official[base:base + c], official[base + c:base + c + c * n]
+            ffn = official[base + c + c * n:base + layer]
             self.assertEqual(raw['rwkv.cpp'][base:base + layer], ffn + att + wkv)
             turned = tuple(wkv[h * n * n + v * n + k] for h in range(c // n) for k in range(n) for v in range(n))
             self.assertEqual(raw['fla'][base:base + layer], turned + att + ffn)

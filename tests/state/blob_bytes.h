@@ -12,10 +12,9 @@
 #include <string>
 #include <vector>
 
-#include <unistd.h>
-
 #include "base/checksum.h"
 #include "support/models.h"
+#include "support/temporary_directory.h"
 
 namespace libwkv::test {
 
@@ -116,20 +115,10 @@ inline void write_file(const std::filesystem::path &path, std::span<const std::b
 }
 
 // A folder that goes away with the test.
-class Folder {
+class Folder : public TemporaryDirectory {
  public:
-  Folder() {
-    std::string pattern = std::filesystem::temp_directory_path() / "wkv_blob_XXXXXX";
-    EXPECT_NE(mkdtemp(pattern.data()), nullptr);
-    path_ = pattern;
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  std::string operator/(const char *name) const { return path_ / name; }
-  const std::filesystem::path &path() const { return path_; }
-  size_t files() const { return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(path_), {})); }
-
- private:
-  std::filesystem::path path_;
+  std::string operator/(const char *name) const { return path() / name; }
+  size_t files() const { return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(path()), {})); }
 };
 
 }  // namespace libwkv::test
