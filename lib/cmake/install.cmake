@@ -14,7 +14,7 @@ install(EXPORT wkv_targets FILE wkv-targets.cmake NAMESPACE wkv:: DESTINATION ${
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/wkv-config.cmake.in ${PROJECT_BINARY_DIR}/wkv-config.cmake
   INSTALL_DESTINATION ${WKV_INSTALL_CMAKEDIR} NO_SET_AND_CHECK_MACRO)
 # Until 1.0 a minor version may change the ABI.
-write_basic_package_version_file(${PROJECT_BINARY_DIR}/wkv-config-version.cmake COMPATIBILITY SameMinorVersion)
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/wkv-config-version.cmake COMPATIBILITY SameMajorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/wkv-config.cmake ${PROJECT_BINARY_DIR}/wkv-config-version.cmake
   DESTINATION ${WKV_INSTALL_CMAKEDIR})
 

@@ -381,7 +381,7 @@ TEST_F(Sessions, check_what_the_caller_wants_first) {
 }
 
 // Saving takes part in the exclusive use of what it saves.
-TEST_F(Sessions, take_turns_with_other_calls) {
+TEST_F(Sessions, are_refused_while_a_part_is_busy) {
   Cache cache = create_cache(random_.model);
   const std::vector<int32_t> tokens = random_tokens(400, small_shape.vocab_size, 1);
   std::atomic<bool> is_done{false};
