@@ -57,7 +57,7 @@ CpuExecutor::CpuExecutor(const formats::Checkpoint &checkpoint, const HyperParam
       account_(std::move(account)),
       pool_(resolve_threads(options.threads)),
       store_(checkpoint, hyper, options.weight_type, account_, &pool_, progress),
-      few_rows_(options.is_reproducible ? 0 : max_vectors),
+      few_rows_(options.is_reproducible ? 0 : kernels::max_vectors),
       sizes_(hyper, store_.weights(), table_, pool_.threads()),
       width_stride_(sizes_.width_stride),
       ffn_stride_(sizes_.ffn_stride),
@@ -75,6 +75,8 @@ ExecutorInfo CpuExecutor::info() const {
           weights.mapped_bytes,
           weights.step_bytes};
 }
+
+int64_t CpuExecutor::chunk_rows(int64_t rows, int64_t most) const { return rows_together(rows, most, few_rows_ == 0); }
 
 void CpuExecutor::reserve(int64_t rows, int64_t logits_rows) {
   logits_rows = held_logits(logits_rows);

@@ -36,6 +36,7 @@ class CpuExecutor final : public Executor {
               std::shared_ptr<MemoryAccount> account, const CpuWeightStore::Progress &progress);
 
   ExecutorInfo info() const override;
+  int64_t chunk_rows(int64_t rows, int64_t most) const override;
   void reserve(int64_t rows, int64_t logits_rows) override;
   bool run(const Batch &batch, const LayerWatch *watch) noexcept override;
   void lock() override { pool_.mutex().lock(); }

@@ -45,6 +45,9 @@ struct CpuWorkspace {
 inline constexpr int64_t ffn_parts = 8;      // sums that ffn.value is cut into
 inline constexpr int64_t logits_group = 64;  // rows of scores computed together
 
+// Rows that go through the layers together when a step has `rows` of them and chunks of `most`.
+int64_t rows_together(int64_t rows, int64_t most, bool is_reproducible);
+
 // Rows of scores that a workspace holds for a batch that wants `wanted`: a single one goes straight to its place.
 int64_t held_logits(int64_t wanted);
 

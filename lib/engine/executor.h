@@ -53,6 +53,8 @@ class Executor {
  public:
   virtual ~Executor() = default;
   virtual ExecutorInfo info() const = 0;
+  // Rows that should go through the layers together when a step has `rows` of them: at most `most`.
+  virtual int64_t chunk_rows(int64_t rows, int64_t most) const = 0;
   // Makes room for batches of up to `rows` rows with `logits_rows` wanted ones. Throws WKV_OUT_OF_MEMORY and changes
   // nothing. After it, run cannot fail.
   virtual void reserve(int64_t rows, int64_t logits_rows) = 0;

@@ -36,7 +36,7 @@ wkv_memory_plan plan_memory(const formats::Checkpoint &checkpoint, const LoadOpt
 
   // As Model::step cuts a step: a chunk has no more rows, scores or sampled items than chunk_tokens.
   const int64_t chunk = chunk_tokens_of(options);
-  const int64_t rows = asked.step_tokens ? std::min<int64_t>(asked.step_tokens, chunk) : chunk;
+  const int64_t rows = asked.step_tokens ? rows_together(asked.step_tokens, chunk, options.is_reproducible) : chunk;
   const int64_t sampled = std::min<int64_t>(asked.step_sampled, rows);
   const int64_t scores = std::clamp<int64_t>(asked.step_logits, std::max<int64_t>(sampled, 1), rows);
 

@@ -119,7 +119,8 @@ void Model::step(std::span<StepItem> items, const StepWatch &watch) {
     unseen += item.sampler && !item.logits;
   }
   if (rows_total == 0) return;
-  size_t chunk_rows = std::min(static_cast<size_t>(info_.chunk_tokens), rows_total);
+  const size_t chunk_rows =
+      static_cast<size_t>(executor_->chunk_rows(static_cast<int64_t>(rows_total), info_.chunk_tokens));
   size_t chunk_items = std::min(chunk_rows, items_total);
   std::vector<int32_t> tokens;
   std::vector<Segment> segments;
