@@ -9,6 +9,7 @@
 #include "common/feed.h"
 #include "common/options.h"
 #include "common/read_roof.h"
+#include "common/table.h"
 #include "common/terminal.h"
 
 namespace {
@@ -94,11 +95,6 @@ void print(const Stats &stats) {
                "memory", human_bytes(stats.model.step_bytes).c_str(), stats.bytes_rate() / 1e9,
                stats.roof > 0 ? 100 * stats.bytes_rate() / stats.roof : 0, stats.roof / 1e9, stats.model.threads,
                stats.model.threads == 1 ? "thread" : "threads", stats.model.kernels);
-}
-
-void print_line(const json &object) {
-  std::printf("%s\n", object.dump(-1, ' ', false, json::error_handler_t::replace).c_str());
-  std::fflush(stdout);
 }
 
 // Logarithms of zero probability are not numbers in JSON.

@@ -2,12 +2,11 @@
 // info: what is in a checkpoint, and what running it takes.
 #include <cstdio>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "common/options.h"
+#include "common/table.h"
 #include "common/terminal.h"
 
 namespace {
@@ -23,27 +22,6 @@ std::string human_parameters(uint64_t count) {
   else
     std::snprintf(text, sizeof text, "%.2f million", value / 1e6);
   return text;
-}
-
-std::string hexadecimal(uint64_t value) {
-  char text[20];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
-  return text;
-}
-
-using Table = std::vector<std::pair<std::string, std::string>>;
-
-// A row with an empty value is a heading.
-void print(const Table &table) {
-  size_t width = 0;
-  for (const auto &[name, value] : table) width = std::max(width, name.size());
-  for (size_t i = 0; i < table.size(); i++) {
-    const auto &[name, value] = table[i];
-    if (value.empty())
-      std::printf("%s%s\n", i ? "\n" : "", name.c_str());
-    else
-      std::printf("  %-*s  %s\n", static_cast<int>(width), name.c_str(), value.c_str());
-  }
 }
 
 Table describe(const std::string &source, const wkv::Model &model, double load_seconds) {
@@ -145,10 +123,6 @@ json devices_json() {
                     {"memory_bytes", device.memory_bytes},
                     {"cores", device.cores}});
   return {{"version", wkv_version()}, {"devices", list}};
-}
-
-void print(const json &object) {
-  std::printf("%s\n", object.dump(2, ' ', false, json::error_handler_t::replace).c_str());
 }
 
 int info(int argc, char **argv) {

@@ -35,4 +35,4 @@ generator=()
 echo >&2
 $build/examples/generate "$@"
 echo >&2
-echo "That was $build/examples/generate; see examples/README.md for chat, perplexity, info, convert and embed." >&2
+echo "That was $build/examples/generate; see examples/README.md for chat, branch, prefix, state and others." >&2

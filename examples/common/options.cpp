@@ -43,7 +43,7 @@ std::optional<cxxopts::ParseResult> parse(cxxopts::Options &options, int argc, c
   cxxopts::ParseResult result = options.parse(argc, argv);
   if (result.count("help")) {
     std::vector<std::string> groups;
-    for (const char *name : {"Text", "Chat", "Conversion", "Output", "Sampling", "Model", "Other"})
+    for (const char *name : {"Text", "Chat", "State", "Conversion", "Output", "Sampling", "Model", "Other"})
       for (const std::string &group : options.groups())
         if (group == name) groups.push_back(group);
     std::fputs(options.help(groups).c_str(), stdout);

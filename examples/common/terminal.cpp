@@ -19,17 +19,6 @@ volatile std::sig_atomic_t interrupt_seen = 0;
 
 void note_interrupt(int) { interrupt_seen = 1; }
 
-int terminal_columns() {
-  winsize size{};
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-}
-
-std::string human_count(uint64_t count) {
-  std::string digits = std::to_string(count);
-  for (size_t i = digits.size(); i > 3; i -= 3) digits.insert(i - 3, ",");
-  return digits;
-}
-
 }  // namespace
 
 int run(const char *program, int argc, char **argv, int (*body)(int, char **)) {
@@ -78,6 +67,11 @@ std::string read_text(const std::string &path) {
 
 bool is_terminal(int descriptor) { return isatty(descriptor) == 1; }
 
+int terminal_columns(int descriptor) {
+  winsize size{};
+  return ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
 std::string human_bytes(uint64_t bytes) {
   static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
   double value = static_cast<double>(bytes);
@@ -89,6 +83,12 @@ std::string human_bytes(uint64_t bytes) {
   char text[32];
   std::snprintf(text, sizeof text, unit == 0 || value >= 99.95 ? "%.0f %s" : "%.1f %s", value, units[unit]);
   return text;
+}
+
+std::string human_count(uint64_t count) {
+  std::string digits = std::to_string(count);
+  for (size_t i = digits.size(); i > 3; i -= 3) digits.insert(i - 3, ",");
+  return digits;
 }
 
 ProgressBar::ProgressBar(std::string label, Unit unit)
@@ -109,7 +109,8 @@ void ProgressBar::update(uint64_t done, uint64_t total) {
   else
     std::snprintf(tail, sizeof tail, " %3.0f %%  %s of %s tokens  %.0f/s  %.0f s left", share * 100,
                   human_count(done).c_str(), human_count(total).c_str(), rate, left);
-  const int room = terminal_columns() - static_cast<int>(label_.size() + std::char_traits<char>::length(tail)) - 4;
+  const int room =
+      terminal_columns(STDERR_FILENO) - static_cast<int>(label_.size() + std::char_traits<char>::length(tail)) - 4;
   std::string bar;
   if (room >= 8) {
     const int width = room < 40 ? room : 40, full = static_cast<int>(share * width);

@@ -30,6 +30,8 @@ void clear_interrupt();
 std::string read_text(const std::string &path);
 
 bool is_terminal(int descriptor);
+// Columns of the terminal behind a descriptor; 80 when there is none.
+int terminal_columns(int descriptor);
 
 class Clock {
  public:
@@ -41,6 +43,8 @@ class Clock {
 
 // "8.5 MB"; decimal units.
 std::string human_bytes(uint64_t bytes);
+// "12,345".
+std::string human_count(uint64_t count);
 
 // A bar on stderr, drawn when stderr is a terminal and the work takes longer than a moment; erased at the end.
 class ProgressBar {

@@ -19,8 +19,7 @@
  *  four functions (a database, encryption, a quota). Entries there are blobs (blob.h) under names that the store makes
  *  of model and tokens. A blob that is damaged or of another model is not used, is evicted, and is counted.
  *
- *  A store never makes a call fail for want of memory: when memory_limit_bytes of the model (model.h) would be passed,
- *  entries are given up first. */
+ *  When a call would pass memory_limit_bytes of the model (model.h), entries are given up before it fails. */
 #ifndef WKV_PREFIX_STORE_H
 #define WKV_PREFIX_STORE_H
 

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/error.h"
+
 namespace libwkv {
 
 CacheStep::CacheStep(Cache &cache, std::span<const int32_t> tokens, bool is_final, bool keeps_all_states)
@@ -59,8 +61,15 @@ CacheStep::CacheStep(Cache &cache, std::span<const int32_t> tokens, bool is_fina
   }
 
   // Checkpoints hold the present state as well, so that only a state nobody wants to go back to is stepped in place.
-  const bool is_own = is_final && now.state.is_only();
-  state_ = is_own ? now.state : StateHold::make(cache.account_, cache.layout_.floats, Holder::cache, !now.state);
+  auto is_own = [&] { return is_final && now.state.is_only(); };
+  if (!is_own()) {
+    try {
+      state_ = StateHold::make(cache.account_, cache.layout_.floats, Holder::cache, !now.state);
+    } catch (const Error &) {
+      if (!is_own()) throw;  // else a prefix store, asked for memory, has given up what it shared with the cache
+    }
+  }
+  if (!state_) state_ = now.state;
   from_ = now.state ? now.state.floats() : state_.floats();
 }
 

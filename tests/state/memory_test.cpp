@@ -171,6 +171,32 @@ TEST(MemoryLimit, holds_for_caches_and_everything_else_goes_on) {
   EXPECT_FALSE(snapshot_of(random.info, caches[0]) == before);
 }
 
+// No room for a second state: the store gives up the one it shares with the cache, which then steps in place.
+TEST(MemoryLimit, makes_a_store_give_way_to_the_cache_it_shares_a_state_with) {
+  const std::vector<int32_t> tokens = random_tokens(20, odd_shape.vocab_size, 1);
+  const std::span<const int32_t> prompt = std::span(tokens).first(19), last = std::span(tokens).last(1);
+  RandomModel free(odd_shape, WKV_TYPE_F32, two_threads());
+  Cache expected = create_cache(free.model);
+  step(free.info, free.model, expected, prompt);
+  step(free.info, free.model, expected, last);
+  const wkv_memory_info memory = memory_of(free.model);
+  RandomModel random(odd_shape, WKV_TYPE_F32, two_threads(memory.total_bytes + free.info.state_bytes / 2));
+  Cache cache = create_cache(random.model);
+  step(random.info, random.model, cache, prompt);
+  Owned<wkv_prefix_store, wkv_prefix_store_release> store;
+  Failure failure;
+  WKV_ASSERT_STATUS(WKV_OK, wkv_prefix_store_create(random.model, nullptr, store.out(), &failure), failure);
+  WKV_ASSERT_STATUS(WKV_OK, wkv_prefix_store_put(store, prompt.data(), prompt.size(), cache, &failure), failure);
+  EXPECT_EQ(info_of(cache).is_shared, 1);
+  WKV_ASSERT_STATUS(WKV_OK, wkv_cache_step(cache, last.data(), 1, nullptr, 0, &failure), failure);
+  EXPECT_TRUE(snapshot_of(random.info, cache) == snapshot_of(free.info, expected));
+  wkv_prefix_store_info info{};
+  info.struct_size = sizeof info;
+  ASSERT_EQ(wkv_prefix_store_get_info(store, &info, nullptr), WKV_OK);
+  EXPECT_EQ(info.entries, 0u);
+  EXPECT_EQ(info.evictions, 1u);
+}
+
 // A step whose workspace would pass the limit fails before anything changes, and a smaller one still works.
 TEST(MemoryLimit, holds_for_steps) {
   uint64_t weights;
