@@ -91,8 +91,8 @@ struct BlobHeader {
   std::vector<Section> sections;  // one behind the other
 
   const Section *find(BlobSection kind) const;  // NULL: there is none
-  // Throws WKV_MISMATCH naming what differs.
-  void expect_model(const ModelIdentity &expected) const;
+  // Throws WKV_MISMATCH naming what differs; the message begins with `name`.
+  void expect_model(const ModelIdentity &expected, const char *name) const;
 };
 
 // Reads and checks a header from a blob's beginning: all of the blob, or at least its first blob_header_bytes_max

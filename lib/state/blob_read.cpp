@@ -260,16 +260,16 @@ const BlobHeader::Section *BlobHeader::find(BlobSection kind) const {
   return found == sections.end() ? nullptr : &*found;
 }
 
-void BlobHeader::expect_model(const ModelIdentity &expected) const {
+void BlobHeader::expect_model(const ModelIdentity &expected, const char *name) const {
   if (model == expected) return;
   if (model.layers != expected.layers || model.width != expected.width || model.heads != expected.heads ||
       model.head_size != expected.head_size || model.vocab_size != expected.vocab_size)
     fail(WKV_MISMATCH,
-         "the blob is of a model of %d layers, width %d, %d heads of %d and vocabulary %d; this one has %d layers, "
+         "%s: is of a model of %d layers, width %d, %d heads of %d and vocabulary %d; this one has %d layers, "
          "width %d, %d heads of %d and vocabulary %d",
-         model.layers, model.width, model.heads, model.head_size, model.vocab_size, expected.layers, expected.width,
-         expected.heads, expected.head_size, expected.vocab_size);
-  fail(WKV_MISMATCH, "the blob is of a model with fingerprint %016llx, this one has %016llx",
+         name, model.layers, model.width, model.heads, model.head_size, model.vocab_size, expected.layers,
+         expected.width, expected.heads, expected.head_size, expected.vocab_size);
+  fail(WKV_MISMATCH, "%s: is of a model with fingerprint %016llx, this one has %016llx", name,
        static_cast<Wide>(model.fingerprint), static_cast<Wide>(expected.fingerprint));
 }
 
@@ -291,7 +291,7 @@ BlobContent read_blob(ByteSource &source, const ModelIdentity &model, const std:
   BlobContent content;
   content.header = read_blob_header(source);
   const BlobHeader &header = content.header;
-  header.expect_model(model);
+  header.expect_model(model, source.name());
   content.moment.position = header.position;
   content.moment.last_tokens = header.last_tokens;
   uint64_t end = header.header_bytes;

@@ -341,7 +341,7 @@ bool PrefixStore::read_index_entry(const Name &name) {
   try {
     beginning.resize(std::min(beginning.size(), bytes));
     const BlobHeader header = read_blob_header(beginning, "entry");
-    header.expect_model(model_);
+    header.expect_model(model_, "entry");
     const BlobHeader::Section *section = header.find(BlobSection::tokens);
     if (header.bytes != bytes || !section || section->offset > bytes || section->bytes > bytes - section->offset)
       return false;
