@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // The C++ layer's blobs and sessions: what is saved through it comes back, from memory and from files.
-#include <cstdio>
 #include <string>
 #include <vector>
 
@@ -8,13 +7,14 @@
 
 #include <wkv/wkv.hpp>
 
+#include "support/temporary_directory.h"
+
 namespace {
 
 const std::string story_path = std::string(WKV_SOURCE_DIR) + "/examples/models/tales-8m.gguf";
 
 class HppSessions : public testing::Test {
  protected:
-  ~HppSessions() override { std::remove(path_.c_str()); }
   static std::string text_of(wkv::Generation &generation, int pieces) {
     std::string text;
     for (wkv::Piece piece; pieces-- > 0 && generation.next(piece);) text += piece.text;
@@ -30,7 +30,8 @@ class HppSessions : public testing::Test {
     return WKV_OK;
   }
   wkv::Model model_ = wkv::Model::load(story_path);
-  std::string path_ = testing::TempDir() + "wkv_hpp_sessions_test.wkv";
+  libwkv::test::TemporaryDirectory folder_;
+  const std::string path_ = folder_.path() / "session.wkv";
 };
 
 TEST_F(HppSessions, caches_come_back) {
