@@ -240,7 +240,7 @@ class Examples(unittest.TestCase):
         self.assertIn('unknown command /dance', out)
 
     def test_chat_interrupt_ends_the_answer_only(self):
-        # newlines would let a tale end before Ctrl-C comes; at the prompt Ctrl-C ends the program
+        # one long line that does not end before Ctrl-C comes
         terminal = Terminal('chat', '-n', 100000, *NO_END)
         terminal.read_until('> ')
         terminal.type('Tell me a tale\n')
