@@ -78,8 +78,8 @@ typedef struct wkv_generation_options {
                                      has is not computed again. The prompt up to its last token, and at the end all that
                                      the cache has read, are put into the store; what it cannot keep is no failure. Kept
                                      alive */
-  /** Called while the prompt is fed, as the one of wkv_step_options; non-zero makes wkv_generation_next return
-   *  WKV_CANCELLED, with the cache as before that call. */
+  /** Called while the prompt is fed, under the rules of the one in wkv_step_options; non-zero makes wkv_generation_next
+   *  return WKV_CANCELLED, with the cache as before that call. */
   int32_t (*progress)(void *user, uint64_t done_tokens, uint64_t total_tokens);
   void *progress_user;
 } wkv_generation_options;

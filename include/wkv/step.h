@@ -47,7 +47,8 @@ typedef struct wkv_step_options {
   uint32_t struct_size;
   uint32_t reserved; /* 0 */
   /** Called from the stepping thread, after each layer of each chunk; done_tokens never falls, and is total_tokens at
-   *  the end. Non-zero cancels the step. Must not use the caches of the step. */
+   *  the end. Non-zero cancels the step. Must not step any cache of the same model: steps take turns, and this one has
+   *  not ended. */
   int32_t (*progress)(void *user, uint64_t done_tokens, uint64_t total_tokens);
   void *progress_user;
 } wkv_step_options;

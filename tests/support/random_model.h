@@ -289,19 +289,12 @@ inline std::vector<Tensor> tensors_of(const Shape &s, wkv_type type, double zero
   return list;
 }
 
-}  // namespace random_model
-
-// The GGUF image. type: F32, F16, BF16, Q8 or Q4 for the matrices; low-rank matrices and vectors stay wide, as in
-// files that people have. zeros: the share of zeros after the squared ReLU.
-inline Image random_gguf(const Shape &shape, wkv_type type, double zeros, uint64_t seed, int threads) {
-  using namespace random_model;
-  constexpr size_t alignment = 32;
-  std::vector<Tensor> tensors = tensors_of(shape, type, zeros);
-  auto round_up = [](size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; };
+// The beginning of a GGUF file up to its list of tensors.
+inline Header metadata(const Shape &shape, size_t tensors_count) {
   Header header;
   header.bytes = "GGUF";
   header.put<uint32_t>(3);
-  header.put<uint64_t>(tensors.size());
+  header.put<uint64_t>(tensors_count);
   header.put<uint64_t>(10);
   header.key_text("general.architecture", "rwkv7");
   header.key_number("rwkv7.embedding_length", shape.width);
@@ -313,6 +306,19 @@ inline Image random_gguf(const Shape &shape, wkv_type type, double zeros, uint64
   header.key_number("rwkv7.attention.iclr_lora_rank", shape.rank_a);
   header.key_number("rwkv7.attention.value_residual_mix_lora_rank", shape.rank_v);
   header.key_number("rwkv7.attention.gate_lora_rank", shape.rank_g);
+  return header;
+}
+
+}  // namespace random_model
+
+// The GGUF image. type: F32, F16, BF16, Q8 or Q4 for the matrices; low-rank matrices and vectors stay wide, as in
+// files that people have. zeros: the share of zeros after the squared ReLU.
+inline Image random_gguf(const Shape &shape, wkv_type type, double zeros, uint64_t seed, int threads) {
+  using namespace random_model;
+  constexpr size_t alignment = 32;
+  std::vector<Tensor> tensors = tensors_of(shape, type, zeros);
+  auto round_up = [](size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; };
+  Header header = metadata(shape, tensors.size());
   size_t data_bytes = 0;
   for (Tensor &tensor : tensors) {
     tensor.offset = data_bytes;

@@ -41,21 +41,7 @@ class SparseModel {
     constexpr uint64_t alignment = 32;
     const GgufType &wanted = gguf_type(type);
     std::vector<Tensor> tensors = tensors_of(shape, WKV_TYPE_Q8, 0);
-    Header header;
-    header.bytes = "GGUF";
-    header.put<uint32_t>(3);
-    header.put<uint64_t>(tensors.size());
-    header.put<uint64_t>(10);
-    header.key_text("general.architecture", "rwkv7");
-    header.key_number("rwkv7.embedding_length", shape.width);
-    header.key_number("rwkv7.block_count", shape.layers);
-    header.key_number("rwkv7.feed_forward_length", shape.ffn_width);
-    header.key_number("rwkv7.wkv.head_size", shape.head_size);
-    header.key_number("rwkv7.attention.head_count", 0);
-    header.key_number("rwkv7.attention.decay_lora_rank", shape.rank_w);
-    header.key_number("rwkv7.attention.iclr_lora_rank", shape.rank_a);
-    header.key_number("rwkv7.attention.value_residual_mix_lora_rank", shape.rank_v);
-    header.key_number("rwkv7.attention.gate_lora_rank", shape.rank_g);
+    Header header = metadata(shape, tensors.size());
     auto round_up = [](uint64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; };
     uint64_t data_bytes = 0;
     for (const Tensor &tensor : tensors) {
