@@ -38,13 +38,13 @@ enum {
 
 typedef struct wkv_model_options {
   uint32_t struct_size;
-  int32_t threads;             /* worker threads, the calling one included; 0: one a core this process may use, at
-                                  most 256 */
-  const char *device;          /* NULL, "auto", "cpu" */
-  wkv_type weight_type;        /* 0: as stored; else the large matrices are converted while loading. Low-rank matrices
-                                  stay as they are stored; so does layer 0's value projection under Q8 and Q4, and Q4
-                                  makes the output head Q8. */
-  wkv_type state_type;         /* 0 or WKV_TYPE_F32 */
+  int32_t threads;      /* worker threads, the calling one included; 0: one a core this process may use, at
+                           most 256 */
+  const char *device;   /* NULL or "auto": the first usable GPU, else the CPU; "cpu", "cuda" (the first), "cuda:1" */
+  wkv_type weight_type; /* 0: as stored; else the large matrices are converted while loading. Low-rank matrices
+                           stay as they are stored; so does layer 0's value projection under Q8 and Q4, and Q4
+                           makes the output head Q8. */
+  wkv_type state_type;  /* 0 or WKV_TYPE_F32 */
   uint64_t memory_limit_bytes; /* 0: none; else weights + caches + checkpoints + workspace + prefix stores never exceed
                                   it. Weights that stay in the mapped file count. */
   /** Called from the loading thread, at least once a tensor; done_bytes never falls. Non-zero cancels the load. */

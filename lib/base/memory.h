@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -26,6 +27,21 @@ class Reclaimer {
   ~Reclaimer() = default;
 };
 
+// Where a model's states live when that is not the host's memory: blocks of one size on a device. Thread-safe. What can
+// fail throws Error.
+class StateMemory {
+ public:
+  virtual ~StateMemory() = default;
+  virtual size_t bytes() const = 0;  // of one state
+  virtual void *allocate() = 0;      // any content
+  virtual void release(void *state) noexcept = 0;
+  virtual void zero(void *state) = 0;
+  virtual void copy(const void *from, void *to) = 0;
+  // Numbers [first, first + values.size()) as the host would hold them.
+  virtual void read(const void *state, size_t first, std::span<float> values) = 0;
+  virtual void write(void *state, size_t first, std::span<const float> values) = 0;
+};
+
 // Memory as it came from the system.
 struct Block {
   std::byte *data = nullptr;
@@ -43,6 +59,9 @@ class MemoryAccount {
   // nothing is counted then. No lock of the account is held while they are asked.
   void reserve(MemoryKind kind, uint64_t bytes);
   void add_reclaimer(std::weak_ptr<Reclaimer> reclaimer);
+  // From now on states are made there. Before the first of them, and once.
+  void keep_states_in(std::shared_ptr<StateMemory> memory) { state_memory_ = std::move(memory); }
+  StateMemory *state_memory() const { return state_memory_.get(); }  // NULL: the host's memory
   void release(MemoryKind kind, uint64_t bytes) noexcept;
   // Counts bytes under another kind from now on.
   void move(MemoryKind from, MemoryKind to, uint64_t bytes) noexcept;
@@ -80,6 +99,7 @@ class MemoryAccount {
   };
   std::array<Spare, 32> spares_;
   size_t spares_count_ = 0, spares_bytes_ = 0;
+  std::shared_ptr<StateMemory> state_memory_;
 };
 
 // Bytes aligned to 64, counted while they live; large ones on huge pages where the system has them. Move-only.

@@ -111,12 +111,12 @@ void CpuExecutor::parallel(size_t count, void (*body)(void *context, size_t inde
   each_task(count, [&](size_t index, size_t) { body(context, index); });
 }
 
-bool CpuExecutor::run(const Batch &batch, const LayerWatch *watch) noexcept {
+RunOutcome CpuExecutor::run(const Batch &batch, const LayerWatch *watch) noexcept {
   embed(batch);
   const bool is_few = static_cast<int64_t>(batch.tokens.size()) <= few_rows_;
-  if (!(is_few ? run_few(batch, watch) : run_many(batch, watch))) return false;
+  if (!(is_few ? run_few(batch, watch) : run_many(batch, watch))) return RunOutcome::cancelled;
   if (!batch.logits.empty()) logits(batch);
-  return true;
+  return RunOutcome::done;
 }
 
 // One body a thread that takes tasks until none is left: it knows its place in the scratch memory, and a thread
@@ -153,15 +153,16 @@ void CpuExecutor::embed(const Batch &batch) {
 }
 
 const float *CpuExecutor::previous_row(const Batch &batch, int64_t r, size_t segment, size_t shift) const {
-  return r == batch.segments[segment].begin ? batch.segments[segment].from + shift : row(work_.h, r - 1);
+  return r == batch.segments[segment].begin ? static_cast<const float *>(batch.segments[segment].from) + shift
+                                            : row(work_.h, r - 1);
 }
 
 void CpuExecutor::save_shift(const Batch &batch, size_t offset) {
   const size_t bytes = static_cast<size_t>(hyper_.width) * sizeof(float);
   for (const Segment &segment : batch.segments) {
     for (const RowState &snapshot : segment.snapshots)
-      std::memcpy(snapshot.state + offset, row(work_.h, snapshot.row), bytes);
-    std::memcpy(segment.state + offset, row(work_.h, segment.end - 1), bytes);
+      std::memcpy(static_cast<float *>(snapshot.state) + offset, row(work_.h, snapshot.row), bytes);
+    std::memcpy(static_cast<float *>(segment.state) + offset, row(work_.h, segment.end - 1), bytes);
   }
 }
 
@@ -172,8 +173,8 @@ void CpuExecutor::recur(const Segment &segment, int64_t head, size_t wkv_offset)
   const int64_t size = hyper_.head_size;
   const size_t offset = wkv_offset + static_cast<size_t>(head * size * size);
   const size_t bytes = static_cast<size_t>(size * size) * sizeof(float);
-  float *state = segment.state + offset;
-  if (segment.from != segment.state) std::memcpy(state, segment.from + offset, bytes);
+  float *state = static_cast<float *>(segment.state) + offset;
+  if (segment.from != segment.state) std::memcpy(state, static_cast<const float *>(segment.from) + offset, bytes);
   int64_t done = segment.begin;
   auto advance = [&](int64_t end) {
     const int64_t at = done * width_stride_ + head * size;
@@ -183,7 +184,7 @@ void CpuExecutor::recur(const Segment &segment, int64_t head, size_t wkv_offset)
   };
   for (const RowState &snapshot : segment.snapshots) {
     advance(snapshot.row + 1);
-    std::memcpy(snapshot.state + offset, state, bytes);
+    std::memcpy(static_cast<float *>(snapshot.state) + offset, state, bytes);
   }
   advance(segment.end);
 }

@@ -38,7 +38,7 @@ class CpuExecutor final : public Executor {
   ExecutorInfo info() const override;
   int64_t chunk_rows(int64_t rows, int64_t most) const override;
   void reserve(int64_t rows, int64_t logits_rows) override;
-  bool run(const Batch &batch, const LayerWatch *watch) noexcept override;
+  RunOutcome run(const Batch &batch, const LayerWatch *watch) noexcept override;
   void lock() override { pool_.mutex().lock(); }
   void unlock() override { pool_.mutex().unlock(); }
   void parallel(size_t count, void (*body)(void *context, size_t index), void *context) noexcept override;

@@ -8,18 +8,17 @@
 #include <span>
 #include <string>
 
+#include "kernels/device.h"
+
 namespace libwkv {
 
 // A state that is wanted on the way: that after a row.
-struct RowState {
-  int64_t row;
-  float *state;
-};
+using RowState = kernels::DeviceSnapshot;
 
-// Consecutive rows of a batch that belong to one sequence. States are StateLayout.
+// Consecutive rows of a batch that belong to one sequence. States are memory of StateHold.
 struct Segment {
-  const float *from;                    // before the first row
-  float *state;                         // where the one after the last row goes: from itself, or memory apart from it
+  const void *from;                     // before the first row
+  void *state;                          // where the one after the last row goes: from itself, or memory apart from it
   int64_t begin, end;                   // rows
   std::span<const RowState> snapshots;  // rising rows in [begin, end - 1)
 };
@@ -42,6 +41,8 @@ struct LayerWatch {
   void *user;
 };
 
+enum class RunOutcome { done, cancelled, failed };
+
 // What wkv_model_info says about a backend's weights.
 struct ExecutorInfo {
   std::string device, kernels, compute_types;
@@ -56,10 +57,12 @@ class Executor {
   // Rows that should go through the layers together when a step has `rows` of them: at most `most`.
   virtual int64_t chunk_rows(int64_t rows, int64_t most) const = 0;
   // Makes room for batches of up to `rows` rows with `logits_rows` wanted ones. Throws WKV_OUT_OF_MEMORY and changes
-  // nothing. After it, run cannot fail.
+  // nothing. After it, run cannot fail but by the loss of a device.
   virtual void reserve(int64_t rows, int64_t logits_rows) = 0;
-  // False when the watch (NULL: none) stopped it: then every segment's `state` has any content.
-  virtual bool run(const Batch &batch, const LayerWatch *watch) noexcept = 0;
+  // When the watch (NULL: none) stopped it, or the device failed, every segment's `state` has any content.
+  virtual RunOutcome run(const Batch &batch, const LayerWatch *watch) noexcept = 0;
+  // Why run failed.
+  virtual const char *fault() const noexcept { return ""; }
   // Held from reserve to the last run of a step: steps of one model take turns.
   virtual void lock() = 0;
   virtual void unlock() = 0;

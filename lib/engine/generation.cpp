@@ -64,8 +64,9 @@ double log_sum(std::span<const float> logits) {
 }
 
 bool is_zero(const Cache &cache) {
-  const float *floats = cache.now().state.floats();
-  return !floats || std::all_of(floats, floats + cache.layout().floats, [](float value) { return value == 0; });
+  if (!cache.now().state) return true;
+  const StateView view(cache.now().state, cache.layout().floats);
+  return std::all_of(view.floats(), view.floats() + cache.layout().floats, [](float value) { return value == 0; });
 }
 
 }  // namespace

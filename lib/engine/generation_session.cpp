@@ -86,13 +86,15 @@ StateHold read_state(ByteReader &in, const Cache &cache) {
   if (in.left() < layout.bytes()) in.read_bytes(layout.bytes());  // fails: before the memory is taken
   StateHold state = StateHold::make(cache.account(), layout.floats, Holder::checkpoint, false);
   const size_t size = layout.head_size;
+  StateDraft draft(state, layout.floats);
   for (size_t layer = 0; layer < layout.layers; layer++) {
-    float *floats = state.floats() + layer * layout.layer_floats;
+    float *floats = draft.floats() + layer * layout.layer_floats;
     for (size_t i = 0; i < 2 * layout.width; i++) *floats++ = read_finite(in);
     for (size_t head = 0; head < layout.heads; head++, floats += size * size)
       for (size_t value = 0; value < size; value++)
         for (size_t key = 0; key < size; key++) floats[key * size + value] = read_finite(in);
   }
+  draft.finish();
   return state;
 }
 

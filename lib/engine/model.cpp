@@ -5,7 +5,9 @@
 
 #include "base/error.h"
 #include "engine/cpu_executor.h"
+#include "engine/device_executor.h"
 #include "engine/executor.h"
+#include "engine/plugin.h"
 #include "model/fingerprint.h"
 #include "state/cache.h"
 #include "text/tokenizer.h"
@@ -49,11 +51,22 @@ void check_options(const LoadOptions &options) {
     fail(WKV_INVALID, "weight_type %d does not exist", options.weight_type);
   if (options.state_type < WKV_TYPE_DEFAULT || options.state_type > WKV_TYPE_Q4)
     fail(WKV_INVALID, "state_type %d does not exist", options.state_type);
-  if (options.state_type > WKV_TYPE_F32)
-    fail(WKV_UNSUPPORTED, "state_type %d: the cpu keeps states in F32 only", options.state_type);
-  if (options.device != "" && options.device != "auto" && options.device != "cpu")
-    fail(WKV_NOT_FOUND, "device '%s' is not present; this build has cpu", options.device.c_str());
-  select_kernels(options.kernels);
+  if (options.state_type > WKV_TYPE_F16)
+    fail(WKV_UNSUPPORTED, "state_type %d: states are F32 or F16", options.state_type);
+  if (device_of(options) < 0) {
+    if (options.state_type == WKV_TYPE_F16)
+      fail(WKV_UNSUPPORTED, "state_type %d: the cpu keeps states in F32 only", options.state_type);
+    select_kernels(options.kernels);
+  } else if (!options.kernels.empty()) {
+    fail(WKV_INVALID, "kernels is '%s', which are the cpu's, and the device is %s", options.kernels.c_str(),
+         options.device.c_str());
+  }
+}
+
+// Kernel sets are the CPU's: who names one wants the CPU.
+int device_of(const LoadOptions &options) {
+  const bool is_auto = options.device.empty() || options.device == "auto";
+  return is_auto && !options.kernels.empty() ? -1 : resolve_device(options.device);
 }
 
 int chunk_tokens_of(const LoadOptions &options) {
@@ -68,8 +81,16 @@ std::shared_ptr<Model> Model::load(formats::Checkpoint checkpoint, const LoadOpt
   model->hyper_ = derive_hyper_parameters(checkpoint);
   const HyperParameters &hyper = model->hyper_;
   model->account_ = std::make_shared<MemoryAccount>(options.memory_limit_bytes);
-  CpuOptions cpu{options.threads, options.kernels, options.weight_type, options.is_reproducible};
-  model->executor_ = std::make_unique<CpuExecutor>(checkpoint, hyper, cpu, model->account_, options.progress);
+  const int device = device_of(options);
+  if (device < 0) {
+    CpuOptions cpu{options.threads, options.kernels, options.weight_type, options.is_reproducible};
+    model->executor_ = std::make_unique<CpuExecutor>(checkpoint, hyper, cpu, model->account_, options.progress);
+  } else {
+    const DeviceModelOptions on_device{device, options.threads, options.weight_type, options.state_type == WKV_TYPE_F16,
+                                       options.is_reproducible};
+    model->executor_ =
+        std::make_unique<DeviceExecutor>(checkpoint, hyper, on_device, model->account_, options.progress);
+  }
   if (!checkpoint.vocabulary.empty()) {
     model->tokenizer_ = std::make_shared<const Tokenizer>(checkpoint.vocabulary);
     int64_t end = std::min<int64_t>(model->tokenizer_->ids_end(), hyper.vocab_size);
@@ -87,12 +108,13 @@ std::shared_ptr<Model> Model::load(formats::Checkpoint checkpoint, const LoadOpt
   info.rank_a = static_cast<int32_t>(hyper.rank_a);
   info.rank_v = static_cast<int32_t>(hyper.rank_v);
   info.rank_g = static_cast<int32_t>(hyper.rank_g);
-  info.state_type = WKV_TYPE_F32;
+  info.state_type = device >= 0 && options.state_type == WKV_TYPE_F16 ? WKV_TYPE_F16 : WKV_TYPE_F32;
   info.has_tokenizer = model->tokenizer_ != nullptr;
   info.is_reproducible = options.is_reproducible;
   info.chunk_tokens = chunk_tokens_of(options);
   for (const auto &[name, tensor] : checkpoint.tensors) info.parameters += static_cast<uint64_t>(tensor.values());
-  info.state_bytes = StateLayout(hyper).floats * sizeof(float);
+  const StateMemory *states = model->account_->state_memory();
+  info.state_bytes = states ? states->bytes() : StateLayout(hyper).bytes();
   info.fingerprint = fingerprint(checkpoint, hyper);
   ExecutorInfo executor = model->executor_->info();
   info.threads = executor.threads;

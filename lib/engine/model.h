@@ -37,6 +37,8 @@ struct LoadOptions {
 
 // Throws for options that no model can be loaded with.
 void check_options(const LoadOptions &options);
+// Where the model goes: -1 is the CPU, else a CUDA device. Throws as resolve_device.
+int device_of(const LoadOptions &options);
 // Rows that go through the layers together.
 int chunk_tokens_of(const LoadOptions &options);
 

@@ -172,9 +172,9 @@ void Model::step(std::span<StepItem> items, const StepWatch &watch) {
       for (; one.snapshots_done < snapshots.size() && snapshots[one.snapshots_done].index < one.done + count;
            one.snapshots_done++) {
         const Snapshot &snapshot = snapshots[one.snapshots_done];
-        row_states.push_back({begin + static_cast<int64_t>(snapshot.index - one.done), snapshot.floats});
+        row_states.push_back({begin + static_cast<int64_t>(snapshot.index - one.done), snapshot.state});
       }
-      segments.push_back({one.done == 0 ? one.step.from() : one.step.floats(), one.step.floats(), begin, end,
+      segments.push_back({one.done == 0 ? one.step.from() : one.step.state(), one.step.state(), begin, end,
                           std::span<const RowState>(row_states).subspan(first_state)});
       tokens.insert(tokens.end(), part.begin(), part.end());
       const bool is_last = one.done + count == item.tokens.size();
@@ -189,8 +189,14 @@ void Model::step(std::span<StepItem> items, const StepWatch &watch) {
       one.done += count;
       if (is_last) i++;
     }
-    if (!executor_->run({tokens, segments, logits}, watch.progress ? &layer_watch : nullptr))
-      fail(WKV_CANCELLED, "cancelled after %zu of %zu tokens", rows_done, rows_total);
+    switch (executor_->run({tokens, segments, logits}, watch.progress ? &layer_watch : nullptr)) {
+      case RunOutcome::done:
+        break;
+      case RunOutcome::cancelled:
+        fail(WKV_CANCELLED, "cancelled after %zu of %zu tokens", rows_done, rows_total);
+      case RunOutcome::failed:
+        fail(WKV_DEVICE, "%s", executor_->fault());
+    }
     rows_done += tokens.size();
 
     auto choose = [&](size_t index) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -55,7 +56,7 @@ class BlobWriter {
   // F16 cannot hold.
   void write(std::span<std::byte> to);
   // The same bytes as a file that appears whole or not at all; nothing is touched when a number is refused. Needs no
-  // memory of the state's size.
+  // memory of the state's size, unless the state lies on a device.
   void save(const std::string &path);
 
  private:
@@ -64,7 +65,8 @@ class BlobWriter {
     uint64_t offset, bytes, checksum;
   };
   template <class Place>
-  uint64_t encode_state(Place &&place) const;
+  uint64_t encode_state(const float *floats, Place &&place) const;
+  std::optional<StateView> view() const;                          // of the state, if there is one
   std::span<const std::byte> content_of(BlobSection kind) const;  // of all but the state
   std::vector<std::byte> header() const;
 

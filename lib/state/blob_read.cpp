@@ -304,7 +304,11 @@ BlobContent read_blob(ByteSource &source, const ModelIdentity &model, const std:
         break;
       case BlobSection::state:
         content.moment.state = make_room();
-        read_state(source, header, section, content.moment.state.floats());
+        {
+          StateDraft draft(content.moment.state, static_cast<size_t>(state_numbers(model)));
+          read_state(source, header, section, draft.floats());
+          draft.finish();
+        }
         break;
       case BlobSection::sampler:
         content.sampler = read_raw(source, section);

@@ -119,10 +119,14 @@ std::vector<std::byte> BlobWriter::header() const {
   return writer.take();
 }
 
+std::optional<StateView> BlobWriter::view() const {
+  if (!parts_.moment.state) return std::nullopt;
+  return StateView(parts_.moment.state, static_cast<size_t>(state_numbers(model_)));
+}
+
 // Encodes the state block by block to where place(bytes) says, and takes its checksum.
 template <class Place>
-uint64_t BlobWriter::encode_state(Place &&place) const {
-  const float *floats = parts_.moment.state.floats();
+uint64_t BlobWriter::encode_state(const float *floats, Place &&place) const {
   const bool is_half = parts_.state_type == WKV_TYPE_F16;
   const size_t count = static_cast<size_t>(state_numbers(model_)), size = number_bytes(parts_.state_type);
   const size_t block = block_bytes / size;
@@ -139,13 +143,14 @@ uint64_t BlobWriter::encode_state(Place &&place) const {
 }
 
 void BlobWriter::write(std::span<std::byte> to) {
+  const std::optional<StateView> state = view();
   uint64_t end = header_bytes(sections_.size());
   for (Section &section : sections_) {
     std::memset(to.data() + end, 0, section.offset - end);
     std::byte *at = to.data() + section.offset;
     end = section.offset + section.bytes;
     if (section.kind == BlobSection::state) {
-      section.checksum = encode_state([&](size_t bytes) {
+      section.checksum = encode_state(state->floats(), [&](size_t bytes) {
         at += bytes;
         return at - bytes;
       });
@@ -158,9 +163,11 @@ void BlobWriter::write(std::span<std::byte> to) {
 }
 
 void BlobWriter::save(const std::string &path) {
+  const std::optional<StateView> state = view();
   std::array<std::byte, block_bytes> block;
   for (Section &section : sections_)
-    if (section.kind == BlobSection::state) section.checksum = encode_state([&](size_t) { return block.data(); });
+    if (section.kind == BlobSection::state)
+      section.checksum = encode_state(state->floats(), [&](size_t) { return block.data(); });
 
   formats::FileWriter file(path);
   file.write(header());
@@ -170,9 +177,9 @@ void BlobWriter::save(const std::string &path) {
     if (section.kind != BlobSection::state) {
       file.write(content_of(section.kind));
     } else if (parts_.state_type == WKV_TYPE_F32) {
-      file.write({reinterpret_cast<const std::byte *>(parts_.moment.state.floats()), section.bytes});
+      file.write({reinterpret_cast<const std::byte *>(state->floats()), section.bytes});
     } else {
-      const float *floats = parts_.moment.state.floats();
+      const float *floats = state->floats();
       const size_t numbers = section.bytes / 2;
       for (size_t begin = 0; begin < numbers; begin += block_bytes / 2) {
         const size_t count = std::min(block_bytes / 2, numbers - begin);

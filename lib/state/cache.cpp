@@ -43,7 +43,11 @@ void Cache::assign(const Cache &source) noexcept {
 
 void Cache::reset() noexcept {
   if (options_.initial || !now_.state.is_only()) return replace({0, {}, options_.initial});
-  std::memset(now_.state.floats(), 0, layout_.bytes());
+  try {
+    now_.state.zero();
+  } catch (const Error &) {
+    // the device is lost: whoever uses the cache next hears of it
+  }
   replace({0, {}, std::move(now_.state)});
 }
 
@@ -107,17 +111,11 @@ void Cache::rollback(uint64_t position) {
     fail(WKV_NOT_FOUND, "no checkpoint is kept at position %llu", static_cast<unsigned long long>(position));
 }
 
-const float *Cache::layer(int64_t index) const {
-  return now_.state ? now_.state.floats() + static_cast<size_t>(index) * layout_.layer_floats : nullptr;
-}
-
-float *Cache::own_floats() {
-  if (!now_.state.is_only()) {
-    StateHold own = StateHold::make(account_, layout_.floats, Holder::cache, !now_.state);
-    if (now_.state) std::memcpy(own.floats(), now_.state.floats(), layout_.bytes());
-    now_.state = std::move(own);
-  }
-  return now_.state.floats();
+void Cache::own_state() {
+  if (now_.state.is_only()) return;
+  StateHold own = StateHold::make(account_, layout_.floats, Holder::cache, !now_.state);
+  if (now_.state) own.copy_from(now_.state);
+  now_.state = std::move(own);
 }
 
 size_t Cache::part_values(wkv_state_part part) const {
@@ -146,11 +144,11 @@ void Cache::read_state(int64_t layer, wkv_state_part part, std::span<float> valu
     std::fill_n(values.begin(), count, 0.0f);
     return;
   }
-  const float *from = now_.state.floats() + offset;
-  if (part == WKV_STATE_WKV)
-    transpose_wkv(layout_, from, values.data());
-  else
-    std::memcpy(values.data(), from, count * sizeof(float));
+  if (part != WKV_STATE_WKV) return now_.state.read(offset, values.first(count));
+  if (const float *floats = now_.state.host_floats()) return transpose_wkv(layout_, floats + offset, values.data());
+  std::vector<float> copy(count);
+  now_.state.read(offset, copy);
+  transpose_wkv(layout_, copy.data(), values.data());
 }
 
 void Cache::write_state(int64_t layer, wkv_state_part part, std::span<const float> values) {
@@ -158,11 +156,18 @@ void Cache::write_state(int64_t layer, wkv_state_part part, std::span<const floa
   if (values.size() != count) fail(WKV_INVALID, "values_count is %zu, the part has %zu", values.size(), count);
   for (size_t i = 0; i < count; i++)
     if (!std::isfinite(values[i])) fail(WKV_INVALID, "value %zu is not a finite number", i);
-  float *to = own_floats() + offset;
-  if (part == WKV_STATE_WKV)
-    transpose_wkv(layout_, values.data(), to);
+  std::vector<float> transposed;
+  const bool is_on_host = !account_->state_memory();
+  if (part == WKV_STATE_WKV && !is_on_host) {
+    transposed.resize(count);
+    transpose_wkv(layout_, values.data(), transposed.data());
+    values = transposed;
+  }
+  own_state();
+  if (part == WKV_STATE_WKV && is_on_host)
+    transpose_wkv(layout_, values.data(), now_.state.host_floats() + offset);
   else
-    std::memcpy(to, values.data(), count * sizeof(float));
+    now_.state.write(offset, values);
 }
 
 }  // namespace libwkv

@@ -77,8 +77,6 @@ class Cache {
   const std::shared_ptr<MemoryAccount> &account() const { return account_; }  // its identity is the model's
   const CacheOptions &options() const { return options_; }
   const Moment &now() const { return now_; }
-  // The floats of one layer; NULL when the state is all zero.
-  const float *layer(int64_t index) const;
 
  private:
   friend class CacheStep;
@@ -87,7 +85,7 @@ class Cache {
   const Checkpoint *find(uint64_t position) const;               // NULL: nothing is kept there
   void keep_until(uint64_t position);                            // gives up what is kept behind it
   size_t part_offset(int64_t layer, wkv_state_part part) const;  // throws WKV_INVALID for a layer outside the model
-  float *own_floats();                                           // makes them this cache's alone
+  void own_state();                                              // makes it this cache's alone
 
   StateLayout layout_;
   std::shared_ptr<MemoryAccount> account_;

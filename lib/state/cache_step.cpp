@@ -42,7 +42,7 @@ CacheStep::CacheStep(Cache &cache, std::span<const int32_t> tokens, bool is_fina
       Checkpoint entry{{begin + tokens_done, last_tokens, {}}, reason};
       if (tokens_done < count) {
         entry.moment.state = StateHold::make(cache.account_, cache.layout_.floats, Holder::checkpoint, false);
-        snapshots_.push_back({tokens_done - 1, entry.moment.state.floats()});
+        snapshots_.push_back({tokens_done - 1, entry.moment.state.memory()});
       } else {
         keeps_last_ = true;
       }
@@ -70,7 +70,7 @@ CacheStep::CacheStep(Cache &cache, std::span<const int32_t> tokens, bool is_fina
     }
   }
   if (!state_) state_ = now.state;
-  from_ = now.state ? now.state.floats() : state_.floats();
+  from_ = now.state ? now.state.memory() : state_.memory();
 }
 
 void CacheStep::commit() noexcept {

@@ -14,7 +14,7 @@ namespace libwkv {
 // A state to be kept on the way: that after the token `index` of the step.
 struct Snapshot {
   size_t index;
-  float *floats;
+  void *state;
 };
 
 // Steps in place when nobody else holds the cache's state and the step cannot fail any more once it has begun
@@ -26,8 +26,9 @@ class CacheStep {
   CacheStep(Cache &cache, std::span<const int32_t> tokens, bool is_final, bool keeps_all_states);
   CacheStep(CacheStep &&) = default;
 
-  const float *from() const { return from_; }                         // the state before the step
-  float *floats() const { return state_.floats(); }                   // where the state after it goes; may be from()
+  // Memory of the executor: the state before the step, and where that after it goes, which may be the same.
+  const void *from() const { return from_; }
+  void *state() const { return state_.memory(); }
   std::span<const Snapshot> snapshots() const { return snapshots_; }  // rising; none at the last token
 
   void commit() noexcept;
@@ -36,7 +37,7 @@ class CacheStep {
   Cache &cache_;
   std::span<const int32_t> tokens_;
   StateHold state_;
-  const float *from_;
+  const void *from_;
   std::vector<Snapshot> snapshots_;
   std::shared_ptr<std::vector<Checkpoint>> checkpoints_;  // NULL: as before. The last one may await the final state
   bool keeps_last_ = false;

@@ -115,13 +115,14 @@ InitialState::InitialState(const HyperParameters &hyper, std::shared_ptr<MemoryA
 
   bytes_ = layout.bytes();
   state_ = StateHold::make(account_, layout.floats, Holder::checkpoint, true);
+  const size_t count = layout.heads * layout.head_size * layout.head_size;
+  std::vector<float> wkv(count);
   for (size_t layer = 0; layer < layers.size(); layer++) {
     layers[layer]->file->check_length();
-    float *wkv = state_.floats() + layout.wkv(static_cast<int64_t>(layer));
-    read_layer(*layers[layer], layout, order, wkv);
-    const size_t count = layout.heads * layout.head_size * layout.head_size;
-    if (!std::all_of(wkv, wkv + count, [](float value) { return std::isfinite(value); }))
+    read_layer(*layers[layer], layout, order, wkv.data());
+    if (!std::all_of(wkv.begin(), wkv.end(), [](float value) { return std::isfinite(value); }))
       fail(WKV_FORMAT, "%s: the state of layer %zu has a value that is not a finite number", path.c_str(), layer);
+    state_.write(layout.wkv(static_cast<int64_t>(layer)), wkv);
   }
 }
 

@@ -54,7 +54,8 @@ void export_state(const Cache &cache, wkv_state_layout layout, std::span<float> 
     std::fill_n(values.begin(), state.floats, 0.0f);
     return;
   }
-  const float *from = cache.now().state.floats();
+  const StateView view(cache.now().state, state.floats);
+  const float *from = view.floats();
   for (size_t l = 0; l < state.layers; l++) {
     const int64_t layer = static_cast<int64_t>(l);
     const Places to = places_of(state, layout, l);
@@ -74,10 +75,11 @@ void import_state(Cache &cache, wkv_state_layout layout, std::span<const float> 
   for (size_t i = 0; i < values.size(); i++)
     if (!std::isfinite(values[i])) fail(WKV_INVALID, "value %zu is not a finite number", i);
 
-  // Nothing can fail behind this line, so memory that is the cache's alone is written in place.
+  // Memory that is the cache's alone is written in place: nothing can fail on the way but a device.
   StateHold hold = cache.now().state.is_only() ? cache.now().state
                                                : StateHold::make(cache.account(), state.floats, Holder::cache, false);
-  float *to = hold.floats();
+  StateDraft draft(hold, state.floats);
+  float *to = draft.floats();
   for (size_t l = 0; l < state.layers; l++) {
     const int64_t layer = static_cast<int64_t>(l);
     const Places from = places_of(state, layout, l);
@@ -85,13 +87,15 @@ void import_state(Cache &cache, wkv_state_layout layout, std::span<const float> 
     std::copy_n(values.data() + from.ffn_shift, state.width, to + state.ffn_shift(layer));
     copy_wkv(state, !from.is_key_first, values.data() + from.wkv, to + state.wkv(layer));
   }
+  draft.finish();
   cache.replace({position, {}, std::move(hold)});
 }
 
 BadPart check_state(const Cache &cache) {
   const StateLayout &state = cache.layout();
   if (!cache.now().state) return {};
-  const float *floats = cache.now().state.floats();
+  const StateView view(cache.now().state, state.floats);
+  const float *floats = view.floats();
   for (size_t l = 0; l < state.layers; l++) {
     const int64_t layer = static_cast<int64_t>(l);
     const std::pair<wkv_state_part, std::pair<size_t, size_t>> parts[] = {

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "state/state.h"
 
+#include <cstring>
+#include <new>
+#include <optional>
 #include <utility>
+
+#include "base/error.h"
 
 namespace libwkv {
 
@@ -20,13 +25,68 @@ void transpose_wkv(const StateLayout &layout, const float *from, float *to) noex
       for (size_t j = 0; j < size; j++) to[i * size + j] = from[j * size + i];
 }
 
-// Floats with a count of references a reason.
+namespace {
+
+// A block of a StateMemory, counted while it lives.
+class DeviceBlock {
+ public:
+  DeviceBlock() = default;
+  DeviceBlock(std::shared_ptr<MemoryAccount> account, MemoryKind kind, bool is_zero)
+      : account_(std::move(account)), kind_(kind) {
+    StateMemory &memory = *account_->state_memory();
+    account_->reserve(kind_, memory.bytes());
+    try {
+      data_ = memory.allocate();
+      if (is_zero) memory.zero(data_);
+    } catch (...) {
+      if (data_) memory.release(data_);
+      account_->release(kind_, memory.bytes());
+      throw;
+    }
+  }
+  DeviceBlock(const DeviceBlock &) = delete;
+  DeviceBlock &operator=(const DeviceBlock &) = delete;
+  ~DeviceBlock() {
+    account_->state_memory()->release(data_);
+    account_->release(kind_, account_->state_memory()->bytes());
+  }
+
+  void *data() const { return data_; }
+  StateMemory &memory() const { return *account_->state_memory(); }
+  void count_as(MemoryKind kind) noexcept {
+    if (kind == kind_) return;
+    account_->move(kind_, kind, memory().bytes());
+    kind_ = kind;
+  }
+
+ private:
+  std::shared_ptr<MemoryAccount> account_;
+  MemoryKind kind_;
+  void *data_ = nullptr;
+};
+
+std::unique_ptr<float[]> make_floats(size_t count) {
+  std::unique_ptr<float[]> floats(new (std::nothrow) float[count]);
+  if (!floats) fail(WKV_OUT_OF_MEMORY, "no memory for %zu bytes", count * sizeof(float));
+  return floats;
+}
+
+}  // namespace
+
+// Numbers with a count of references a reason.
 class State {
  public:
-  State(const std::shared_ptr<MemoryAccount> &account, size_t floats, Holder holder, bool is_zero)
-      : floats_(account, kind_of(holder), floats * sizeof(float), is_zero) {}
+  State(const std::shared_ptr<MemoryAccount> &account, size_t floats, Holder holder, bool is_zero) {
+    if (account->state_memory())
+      block_.emplace(account, kind_of(holder), is_zero);
+    else
+      floats_ = Buffer(account, kind_of(holder), floats * sizeof(float), is_zero);
+  }
 
-  float *floats() const { return floats_.as<float>(); }
+  void *memory() const { return block_ ? block_->data() : floats_.data(); }
+  float *host_floats() const { return block_ ? nullptr : floats_.as<float>(); }
+  StateMemory *device() const { return block_ ? &block_->memory() : nullptr; }
+  size_t host_bytes() const { return floats_.size(); }
 
   void add(Holder holder) noexcept {
     std::lock_guard lock(mutex_);
@@ -56,12 +116,17 @@ class State {
   void count_again() noexcept {
     size_t first = 0;
     while (holds_[first] == 0) first++;
-    floats_.count_as(kind_of(static_cast<Holder>(first)));
+    const MemoryKind kind = kind_of(static_cast<Holder>(first));
+    if (block_)
+      block_->count_as(kind);
+    else
+      floats_.count_as(kind);
   }
 
   mutable std::mutex mutex_;
   std::array<size_t, 3> holds_{};
-  Buffer floats_;
+  Buffer floats_;                     // of a state on the host
+  std::optional<DeviceBlock> block_;  // of one on a device
 };
 
 StateHold StateHold::make(const std::shared_ptr<MemoryAccount> &account, size_t floats, Holder holder, bool is_zero) {
@@ -85,6 +150,45 @@ StateHold::~StateHold() {
 
 StateHold StateHold::as(Holder holder) const noexcept { return StateHold(state_, holder); }
 bool StateHold::is_only() const noexcept { return state_ && state_->is_only(); }
-float *StateHold::floats() const { return state_ ? state_->floats() : nullptr; }
+void *StateHold::memory() const { return state_ ? state_->memory() : nullptr; }
+float *StateHold::host_floats() const { return state_ ? state_->host_floats() : nullptr; }
+
+void StateHold::zero() const {
+  if (StateMemory *device = state_->device()) return device->zero(state_->memory());
+  std::memset(state_->memory(), 0, state_->host_bytes());
+}
+
+void StateHold::copy_from(const StateHold &other) const {
+  if (StateMemory *device = state_->device()) return device->copy(other.memory(), state_->memory());
+  std::memcpy(state_->memory(), other.memory(), state_->host_bytes());
+}
+
+void StateHold::read(size_t first, std::span<float> values) const {
+  if (StateMemory *device = state_->device()) return device->read(state_->memory(), first, values);
+  std::memcpy(values.data(), host_floats() + first, values.size_bytes());
+}
+
+void StateHold::write(size_t first, std::span<const float> values) const {
+  if (StateMemory *device = state_->device()) return device->write(state_->memory(), first, values);
+  std::memcpy(host_floats() + first, values.data(), values.size_bytes());
+}
+
+StateView::StateView(const StateHold &hold, size_t floats) : floats_(hold.host_floats()) {
+  if (floats_) return;
+  copy_ = make_floats(floats);
+  hold.read(0, {copy_.get(), floats});
+  floats_ = copy_.get();
+}
+
+StateDraft::StateDraft(const StateHold &hold, size_t floats)
+    : hold_(hold), count_(floats), floats_(hold.host_floats()) {
+  if (floats_) return;
+  copy_ = make_floats(floats);
+  floats_ = copy_.get();
+}
+
+void StateDraft::finish() {
+  if (copy_) hold_.write(0, {copy_.get(), count_});
+}
 
 }  // namespace libwkv

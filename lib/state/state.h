@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
 
 #include "base/memory.h"
 #include "model/hyper_parameters.h"
@@ -51,13 +52,48 @@ class StateHold {
 
   explicit operator bool() const { return state_ != nullptr; }
   bool is_same(const StateHold &other) const { return state_ == other.state_; }
-  bool is_only() const noexcept;  // no other reference exists: only then may floats be written. False for none
-  float *floats() const;          // NULL for none
+  bool is_only() const noexcept;  // no other reference exists: only then may it be written to. False for none
+  void *memory() const;           // NULL for none. Only the executor follows it: it may lie on a device
+  float *host_floats() const;     // NULL for none, and for a state on a device
+
+  // For a state that there is. What can fail throws WKV_DEVICE.
+  void zero() const;
+  void copy_from(const StateHold &other) const;
+  void read(size_t first, std::span<float> values) const;
+  void write(size_t first, std::span<const float> values) const;
 
  private:
   StateHold(State *state, Holder holder) noexcept;
   State *state_ = nullptr;
   Holder holder_ = Holder::cache;
+};
+
+// All floats of a state that there is, to be read in the host's memory: its own, or a copy of what lies on a device.
+class StateView {
+ public:
+  // Throws WKV_OUT_OF_MEMORY and WKV_DEVICE.
+  StateView(const StateHold &hold, size_t floats);
+  const float *floats() const { return floats_; }
+
+ private:
+  std::unique_ptr<float[]> copy_;
+  const float *floats_;
+};
+
+// All floats of a state that there is and that nobody else holds, to be written in the host's memory.
+class StateDraft {
+ public:
+  // The content is anything. Throws WKV_OUT_OF_MEMORY.
+  StateDraft(const StateHold &hold, size_t floats);
+  float *floats() const { return floats_; }
+  // They are the state's from now on. Throws WKV_DEVICE.
+  void finish();
+
+ private:
+  const StateHold &hold_;
+  const size_t count_;
+  std::unique_ptr<float[]> copy_;
+  float *floats_;
 };
 
 }  // namespace libwkv

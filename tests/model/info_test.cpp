@@ -28,6 +28,7 @@ TEST(ModelInfo, has_the_shapes_of_the_file) {
     if (golden_directory(shape.model).empty() || !std::filesystem::exists(weights(shape.model, shape.file))) continue;
     wkv_model_options options = default_options();
     options.threads = 3;
+    options.device = "cpu";
     Model model = load_model(weights(shape.model, shape.file), options);
     wkv_model_info info = info_of(model);
     SCOPED_TRACE(shape.file);

@@ -42,6 +42,7 @@ class BlobFiles : public testing::Test {
   static wkv_model_options one_thread() {
     wkv_model_options options = default_options();
     options.threads = 1;
+    options.device = "cpu";  // these tests fork, which a process with CUDA cannot
     return options;
   }
   void SetUp() override {

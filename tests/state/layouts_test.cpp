@@ -298,8 +298,8 @@ TEST(StateCheck, looks_at_every_number) {
   const StateLayout layout = cache.layout();
   for (size_t at = 0; at < layout.floats; at++) {
     StateHold hold = StateHold::make(account, layout.floats, Holder::cache, true);
-    hold.floats()[at] = at % 2 ? INFINITY : NAN;
-    hold.floats()[layout.floats - 1] = NAN;
+    hold.host_floats()[at] = at % 2 ? INFINITY : NAN;
+    hold.host_floats()[layout.floats - 1] = NAN;
     cache.replace({1, {}, hold});
     BadPart found = check_state(cache);
     const size_t in_layer = at % layout.layer_floats;

@@ -16,8 +16,7 @@ struct Setting {
 class Prompts : public testing::TestWithParam<Setting> {
  protected:
   void SetUp() override {
-    std::vector<std::string> usable = usable_kernels();
-    if (GetParam().kernels && std::find(usable.begin(), usable.end(), GetParam().kernels) == usable.end())
+    if (GetParam().kernels && !can_run(GetParam().kernels))
       GTEST_SKIP() << GetParam().kernels << " kernels do not run on this machine";
   }
   wkv_model_options options(int32_t threads, int32_t chunk) const {
@@ -25,7 +24,7 @@ class Prompts : public testing::TestWithParam<Setting> {
     options.threads = threads;
     options.chunk_tokens = chunk;
     options.is_reproducible = GetParam().reproducible;
-    options.kernels = GetParam().kernels;
+    choose(options, GetParam().kernels);
     return options;
   }
   // Equal bits in the reproducible mode, else within rounding.
@@ -150,6 +149,8 @@ constexpr Setting settings[] = {
     {WKV_TYPE_F16, true, nullptr},   {WKV_TYPE_Q8, true, nullptr},   {WKV_TYPE_Q4, true, nullptr},
     {WKV_TYPE_F32, false, "scalar"}, {WKV_TYPE_Q4, true, "scalar"},  {WKV_TYPE_F32, true, "avx2"},
     {WKV_TYPE_BF16, false, "avx2"},  {WKV_TYPE_Q8, false, "avx2"},   {WKV_TYPE_Q4, false, "avx2"},
+    {WKV_TYPE_F32, false, "cuda"},   {WKV_TYPE_F32, true, "cuda"},   {WKV_TYPE_F16, true, "cuda"},
+    {WKV_TYPE_Q8, true, "cuda"},     {WKV_TYPE_Q4, true, "cuda"},
 };
 INSTANTIATE_TEST_SUITE_P(step, Prompts, testing::ValuesIn(settings), [](const auto &test) {
   return type_name(test.param.type) + (test.param.reproducible ? "_reproducible" : "") +

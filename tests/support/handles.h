@@ -175,6 +175,30 @@ inline std::vector<std::string> usable_kernels() {
   return names;
 }
 
+// Whether a model can be loaded onto a CUDA device here.
+inline bool has_cuda() {
+  for (size_t i = 1; i < wkv_device_count(); i++) {
+    wkv_device_info info{};
+    info.struct_size = sizeof info;
+    if (wkv_device_get_info(i, &info, nullptr) == WKV_OK && info.is_usable) return true;
+  }
+  return false;
+}
+
+// `kernels` is a kernel set, or "cuda": whether models can run with it here.
+inline bool can_run(const std::string &kernels) {
+  if (kernels == "cuda") return has_cuda();
+  const std::vector<std::string> usable = usable_kernels();
+  return std::find(usable.begin(), usable.end(), kernels) != usable.end();
+}
+
+inline void choose(wkv_model_options &options, const char *kernels) {
+  if (kernels && std::string(kernels) == "cuda")
+    options.device = "cuda";
+  else
+    options.kernels = kernels;
+}
+
 // Largest |a - b|; infinite when a value is not a number or the sizes differ, so that a comparison with a bound fails.
 inline double largest_difference(std::span<const float> a, std::span<const float> b) {
   if (a.size() != b.size()) return INFINITY;

@@ -68,7 +68,7 @@ struct Sequences {
     Moment moment = cache->now();
     moment.position = tokens.size();
     moment.last_tokens.push(tokens);
-    fill(tokens, {moment.state.floats(), floats()});
+    fill(tokens, {moment.state.host_floats(), floats()});
     cache->replace(std::move(moment));
     return cache;
   }
@@ -77,7 +77,7 @@ struct Sequences {
     std::vector<float> expected(floats());
     fill(tokens, expected);
     return cache.now().position == tokens.size() && cache.now().state &&
-           std::memcmp(cache.now().state.floats(), expected.data(), state_bytes()) == 0;
+           std::memcmp(cache.now().state.host_floats(), expected.data(), state_bytes()) == 0;
   }
 
   void put(libwkv::PrefixStore &store, std::span<const int32_t> tokens) const { store.put(tokens, *cache_of(tokens)); }

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cuda/states.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace libwkv::cuda {
+namespace {
+
+constexpr size_t chunk_bytes = size_t{64} << 20;  // of slots taken from the driver at once, where one is smaller
+constexpr size_t staging_floats = size_t{1} << 20;
+
+// Where float `at` of libwkv's layout lies; is_half says whether it is stored as half.
+__device__ char *place(const StateShape &shape, char *state, size_t at, bool *is_half) {
+  const size_t shifts = 2 * static_cast<size_t>(shape.width);
+  const size_t layer_floats = shifts + static_cast<size_t>(shape.heads * shape.head_size * shape.head_size);
+  const size_t layer = at / layer_floats, within = at % layer_floats;
+  char *begin = state + shape.att_shift(static_cast<int64_t>(layer));
+  *is_half = shape.is_half && within >= shifts;
+  if (within < shifts) return begin + within * 4;
+  return begin + shifts * 4 + (within - shifts) * (shape.is_half ? 2 : 4);
+}
+
+__global__ void gather(StateShape shape, const char *state, size_t first, size_t count, float *values) {
+  for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < count;
+       i += static_cast<size_t>(gridDim.x) * blockDim.x) {
+    bool is_half;
+    const char *from = place(shape, const_cast<char *>(state), first + i, &is_half);
+    values[i] =
+        is_half ? __half2float(*reinterpret_cast<const __half *>(from)) : *reinterpret_cast<const float *>(from);
+  }
+}
+
+__global__ void scatter(StateShape shape, char *state, size_t first, size_t count, const float *values) {
+  for (size_t i = blockIdx.x * static_cast<size_t>(blockDim.x) + threadIdx.x; i < count;
+       i += static_cast<size_t>(gridDim.x) * blockDim.x) {
+    bool is_half;
+    char *to = place(shape, state, first + i, &is_half);
+    if (is_half)
+      *reinterpret_cast<__half *>(to) = __float2half_rn(fminf(fmaxf(values[i], -65504.0f), 65504.0f));
+    else
+      *reinterpret_cast<float *>(to) = values[i];
+  }
+}
+
+}  // namespace
+
+bool StatePool::begin(const StateShape &shape, cudaStream_t stream, kernels::DeviceFailure *failure) {
+  shape_ = shape;
+  stream_ = stream;
+  return check(cudaMallocHost(&staging_, staging_floats * sizeof(float)), "pinned memory", failure) &&
+         check(cudaMalloc(&device_staging_, staging_floats * sizeof(float)), "states on their way", failure);
+}
+
+StatePool::~StatePool() {
+  for (const Chunk &chunk : chunks_) cudaFree(chunk.memory);
+  cudaFreeHost(staging_);
+  cudaFree(device_staging_);
+}
+
+void *StatePool::allocate(kernels::DeviceFailure *failure) {
+  std::lock_guard lock(mutex_);
+  if (free_slots_.empty()) {
+    // Few at first, more as more are wanted; where the device has not that much left, one.
+    size_t total = 0;
+    for (const Chunk &chunk : chunks_) total += chunk.slots;
+    size_t slots = std::clamp<size_t>(chunk_bytes / slot_bytes(), 1, std::max<size_t>(total, 1));
+    char *memory = nullptr;
+    cudaError_t error = cudaMalloc(&memory, slots * slot_bytes());
+    if (error == cudaErrorMemoryAllocation && slots > 1) {
+      (void)cudaGetLastError();
+      slots = 1;
+      error = cudaMalloc(&memory, slot_bytes());
+    }
+    if (!check(error, "a state", failure)) return nullptr;
+    chunks_.push_back({memory, slots, 0});
+    free_slots_.reserve(free_slots_.size() + slots);
+    for (size_t i = slots; i-- > 0;) free_slots_.push_back(memory + i * slot_bytes());
+  }
+  char *slot = free_slots_.back();
+  free_slots_.pop_back();
+  for (Chunk &chunk : chunks_)
+    if (slot >= chunk.memory && slot < chunk.memory + chunk.slots * slot_bytes()) chunk.used++;
+  return slot;
+}
+
+void StatePool::free(void *state) {
+  std::lock_guard lock(mutex_);
+  char *slot = static_cast<char *>(state);
+  free_slots_.push_back(slot);
+  const auto holds = [&](const Chunk &chunk) {
+    return slot >= chunk.memory && slot < chunk.memory + chunk.slots * slot_bytes();
+  };
+  const auto chunk = std::find_if(chunks_.begin(), chunks_.end(), holds);
+  if (--chunk->used > 0 || free_slots_.size() < 2 * chunk->slots) return;
+  // Nobody uses the chunk and there are as many free slots elsewhere: it goes back, once nothing reads it any more.
+  std::erase_if(free_slots_,
+                [&](char *one) { return one >= chunk->memory && one < chunk->memory + chunk->slots * slot_bytes(); });
+  cudaFree(chunk->memory);
+  chunks_.erase(chunk);
+}
+
+bool StatePool::zero(void *state, kernels::DeviceFailure *failure) {
+  return check(cudaMemsetAsync(state, 0, slot_bytes(), stream_), "clearing a state", failure);
+}
+
+bool StatePool::copy(const void *from, void *to, kernels::DeviceFailure *failure) {
+  return check(cudaMemcpyAsync(to, from, slot_bytes(), cudaMemcpyDeviceToDevice, stream_), "copying a state", failure);
+}
+
+template <class Move>
+bool StatePool::in_pieces(size_t first, size_t count, const Move &move) {
+  std::lock_guard lock(staging_mutex_);
+  for (size_t done = 0; done < count; done += staging_floats)
+    if (!move(first + done, done, std::min(staging_floats, count - done))) return false;
+  return true;
+}
+
+bool StatePool::read(const void *state, size_t first, size_t count, float *values, kernels::DeviceFailure *failure) {
+  return in_pieces(first, count, [&](size_t from, size_t done, size_t numbers) {
+    gather<<<256, 256, 0, stream_>>>(shape_, static_cast<const char *>(state), from, numbers, device_staging_);
+    if (!check(cudaGetLastError(), "reading a state", failure)) return false;
+    if (!check(cudaMemcpyAsync(staging_, device_staging_, numbers * sizeof(float), cudaMemcpyDeviceToHost, stream_),
+               "reading a state", failure))
+      return false;
+    if (!check(cudaStreamSynchronize(stream_), "reading a state", failure)) return false;
+    std::memcpy(values + done, staging_, numbers * sizeof(float));
+    return true;
+  });
+}
+
+bool StatePool::write(void *state, size_t first, size_t count, const float *values, kernels::DeviceFailure *failure) {
+  return in_pieces(first, count, [&](size_t to, size_t done, size_t numbers) {
+    std::memcpy(staging_, values + done, numbers * sizeof(float));
+    if (!check(cudaMemcpyAsync(device_staging_, staging_, numbers * sizeof(float), cudaMemcpyHostToDevice, stream_),
+               "writing a state", failure))
+      return false;
+    scatter<<<256, 256, 0, stream_>>>(shape_, static_cast<char *>(state), to, numbers, device_staging_);
+    return check(cudaGetLastError(), "writing a state", failure) &&
+           check(cudaStreamSynchronize(stream_), "writing a state", failure);
+  });
+}
+
+}  // namespace libwkv::cuda
