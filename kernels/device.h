@@ -85,6 +85,19 @@ struct DeviceSource {
   void *context;
 };
 
+// What a tensor will be held in: known before it is there.
+struct DeviceTensorFormat {
+  DevicePart part;
+  Format format;
+  int64_t layer;
+};
+
+// All tensors of a model.
+struct DeviceFormats {
+  const DeviceTensorFormat *tensors;
+  size_t count;
+};
+
 struct DeviceOptions {
   int32_t index;            // device, as describe counts
   int32_t is_half_state;    // WKV numbers in F16
@@ -153,15 +166,17 @@ struct DeviceTable {
 
   // Bytes on the device, known before anything is there. What a tensor takes when it is held in `format`:
   uint64_t (*part_bytes)(const DeviceShape *shape, DevicePart part, Format format);
+  // of copies of weights in another order;
+  uint64_t (*copies_bytes)(const DeviceShape *shape, const DeviceOptions *options, const DeviceFormats *formats);
   // of one state;
   uint64_t (*state_bytes)(const DeviceShape *shape, bool is_half);
-  // of steps of at most `rows` rows with logits_rows wanted ones. matrices: the widest of the large matrices' formats.
-  uint64_t (*workspace_bytes)(const DeviceShape *shape, const DeviceOptions *options, Format matrices, int64_t rows,
-                              int64_t logits_rows);
+  // of steps of at most `rows` rows with logits_rows wanted ones.
+  uint64_t (*workspace_bytes)(const DeviceShape *shape, const DeviceOptions *options, const DeviceFormats *formats,
+                              int64_t rows, int64_t logits_rows);
   // Rows that go through the layers together when a step has `rows`: at most `most`.
   int64_t (*chunk_rows)(const DeviceShape *shape, const DeviceOptions *options, int64_t rows, int64_t most);
 
-  // A model with room for weights_bytes of tensors, none of them there yet. NULL on failure.
+  // A model with room for weights_bytes of tensors, without the copies, none of them there yet. NULL on failure.
   DeviceModel *(*create)(const DeviceShape *shape, const DeviceOptions *options, uint64_t weights_bytes,
                          DeviceFailure *failure);
   void (*destroy)(DeviceModel *model);  // NULL is fine
@@ -181,6 +196,11 @@ struct DeviceTable {
                      DeviceFailure *failure);
   bool (*state_write)(DeviceModel *model, void *state, size_t first, size_t count, const float *values,
                       DeviceFailure *failure);
+
+  // Moves a state to pinned memory of the host and back: each frees what it was given, unless it fails.
+  void *(*state_park)(DeviceModel *model, void *state, DeviceFailure *failure);
+  void *(*state_unpark)(DeviceModel *model, void *parked, DeviceFailure *failure);
+  void (*parked_free)(DeviceModel *model, void *parked);
 
   // Makes room for steps; on failure the old room is still there or is made again when it is next needed.
   bool (*reserve)(DeviceModel *model, int64_t rows, int64_t logits_rows, DeviceFailure *failure);

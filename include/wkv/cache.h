@@ -105,6 +105,17 @@ WKV_API wkv_status wkv_cache_assign(wkv_cache *target, wkv_cache *source, wkv_er
  *  @since 0.1 */
 WKV_API wkv_status wkv_cache_reset(wkv_cache *cache, wkv_error *error);
 
+/** Move the state of a cache on a GPU to the host's memory, for a session that will be idle for a while. The next use
+ * of the cache brings it back. Checkpoints stay where they are; a state that forks share moves for all of them. On the
+ * CPU nothing happens.
+ *  @param cache  [in,out]
+ *  @param error  [in,out] detail; may be NULL
+ *  @return WKV_OK | WKV_INVALID | WKV_BUSY: also while a step reads a state shared with a fork | WKV_OUT_OF_MEMORY:
+ * none on the host; the state stays where it is | WKV_DEVICE
+ *  @threads any; exclusive use of the cache
+ *  @since 0.3 */
+WKV_API wkv_status wkv_cache_park(wkv_cache *cache, wkv_error *error);
+
 /** Fill an array with copies of caches that are chosen by index; an index may come several times, or not at all.
  *  @param caches         [in]  of one model; each is used exclusively until return, one may stand there twice
  *  @param caches_count         at least 1, at most 1048576

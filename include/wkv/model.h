@@ -44,7 +44,8 @@ typedef struct wkv_model_options {
   wkv_type weight_type; /* 0: as stored; else the large matrices are converted while loading. Low-rank matrices
                            stay as they are stored; so does layer 0's value projection under Q8 and Q4, and Q4
                            makes the output head Q8. */
-  wkv_type state_type;  /* 0 or WKV_TYPE_F32 */
+  wkv_type state_type;  /* 0 or WKV_TYPE_F32; on a GPU also WKV_TYPE_F16: WKV in half precision, shifts not, which
+                           halves memory and traffic of states and rounds them to 2^-11 at every token */
   uint64_t memory_limit_bytes; /* 0: none; else weights + caches + checkpoints + workspace + prefix stores never exceed
                                   it. Weights that stay in the mapped file count. */
   /** Called from the loading thread, at least once a tensor; done_bytes never falls. Non-zero cancels the load. */
@@ -52,8 +53,11 @@ typedef struct wkv_model_options {
   void *progress_user;
   const char *kernels;     /* NULL: the best for this machine; else its name: "scalar", "avx2", "avx512", "neon" */
   int32_t is_reproducible; /* 1: the same bits for any batch, chunk and thread count; decoding gets slower */
-  int32_t chunk_tokens;    /* tokens that go through the layers together, [1, 4096]; 0: 512. Larger chunks read
-                              weights less often and need more workspace. */
+  int32_t chunk_tokens;    /* tokens that go through the layers together, [1, 4096]; 0: 512, on a GPU 2048. Larger
+                              chunks read weights less often and need more workspace. */
+  uint64_t
+      parking_limit_bytes; /* on a GPU: when memory runs out, idle states of up to so many bytes are moved to the
+                              host's memory, least recently used first, and come back when they are used; 0: none */
 } wkv_model_options;
 
 typedef struct wkv_model_info {
@@ -98,6 +102,7 @@ typedef struct wkv_memory_info {
   uint64_t checkpoints_bytes, checkpoints_peak_bytes; /* states that only checkpoints, initial states and steps in
                                                          progress hold; one that a cache holds too counts there */
   uint64_t store_bytes, store_peak_bytes;             /* states that only prefix stores hold */
+  uint64_t parked_bytes; /* states of a GPU's model that wait in the host's memory: not part of the others */
 } wkv_memory_info;
 
 /** What a model will need, for wkv_model_plan_memory. Bytes are what wkv_model_get_memory will count at most. */

@@ -14,13 +14,13 @@ extern "C" {
 #endif
 
 #define WKV_VERSION_MAJOR 0
-#define WKV_VERSION_MINOR 2
+#define WKV_VERSION_MINOR 3
 #define WKV_VERSION_PATCH 0
-#define WKV_VERSION_STRING "0.2.0"
+#define WKV_VERSION_STRING "0.3.0"
 /** Grows by one with every incompatible change of the ABI; the same number as in the library's file name. */
 #define WKV_ABI_VERSION 0u
 
-/** The version of the loaded library, such as "0.2.0".
+/** The version of the loaded library, such as "0.3.0".
  *  @return static text, never NULL
  *  @threads any
  *  @since 0.1 */

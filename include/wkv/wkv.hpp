@@ -376,6 +376,10 @@ class Cache {
   void reset() {
     detail::check([&](wkv_error *error) { return wkv_cache_reset(handle(), error); });
   }
+  // The state waits in the host's memory until the next use.
+  void park() {
+    detail::check([&](wkv_error *error) { return wkv_cache_park(handle(), error); });
+  }
   CacheInfo info() const {
     CacheInfo info;
     detail::check([&](wkv_error *error) { return wkv_cache_get_info(handle(), &info, error); });

@@ -122,57 +122,6 @@ uint64_t part_bytes(const DeviceShape *shape, DevicePart part, Format format) {
   return cuda::part_bytes(*shape, part, format);
 }
 
-uint64_t workspace_bytes(const DeviceShape *shape, const DeviceOptions *options, Format matrices, int64_t rows,
-                         int64_t logits_rows) {
-  return cuda::Runner::workspace_bytes(*shape, *options, matrices, rows, logits_rows);
-}
-
-int64_t chunk_rows(const DeviceShape *shape, const DeviceOptions *options, int64_t rows, int64_t most) {
-  return cuda::Runner::chunk_rows(*shape, *options, rows, most);
-}
-
-void destroy(DeviceModel *model) {
-  if (!model) return;
-  const OnDevice on(model->options.index);
-  if (model->stream) (void)cudaStreamSynchronize(model->stream);
-  (void)cudaFree(model->arena);
-  cudaStream_t stream = model->stream;
-  delete model;
-  if (stream) (void)cudaStreamDestroy(stream);
-}
-
-bool set_up(DeviceModel &model, DeviceFailure *failure) {
-  int shared = 0, processors = 0, major = 0, minor = 0;
-  const int index = model.options.index;
-  const bool is_known =
-      check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, index), "the device", failure) &&
-      check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, index), "the device", failure) &&
-      check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "the device", failure) &&
-      check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index), "the device", failure);
-  if (!is_known) return false;
-  model.device = {index, processors, major, minor, shared};
-  return check(cudaStreamCreateWithFlags(&model.stream, cudaStreamNonBlocking), "a stream", failure) &&
-         check(cudaMalloc(&model.arena, model.arena_bytes), "the weights", failure) &&
-         model.upload.begin(model.stream, failure) && model.pool.begin(model.states, model.stream, failure);
-}
-
-DeviceModel *create(const DeviceShape *shape, const DeviceOptions *options, uint64_t weights_bytes,
-                    DeviceFailure *failure) {
-  return guarded(failure, static_cast<DeviceModel *>(nullptr), [&]() -> DeviceModel * {
-    const OnDevice on(options->index);
-    auto model = std::make_unique<DeviceModel>();
-    model->shape = *shape;
-    model->options = *options;
-    model->states = state_shape(*shape, options->is_half_state != 0);
-    model->arena_bytes = weights_bytes;
-    model->layers.resize(static_cast<size_t>(shape->layers));
-    model->weights.layers = model->layers.data();
-    if (set_up(*model, failure)) return model.release();
-    destroy(model.release());
-    return nullptr;
-  });
-}
-
 const float **vector_of(cuda::Weights &weights, Layer *layer, DevicePart part) {
   switch (part) {
     case DevicePart::ln0_weight:
@@ -265,6 +214,93 @@ cuda::Matrix *matrix_of(cuda::Weights &weights, Layer *layer, DevicePart part) {
   }
 }
 
+// Attributes of a device; all zero when it cannot be asked.
+cuda::Device device_of(int index) {
+  cuda::Device device{index, 0, 0, 0, 0};
+  (void)cudaDeviceGetAttribute(&device.processors, cudaDevAttrMultiProcessorCount, index);
+  (void)cudaDeviceGetAttribute(&device.major, cudaDevAttrComputeCapabilityMajor, index);
+  (void)cudaDeviceGetAttribute(&device.minor, cudaDevAttrComputeCapabilityMinor, index);
+  (void)cudaDeviceGetAttribute(&device.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index);
+  return device;
+}
+
+// A model whose tensors have shapes and formats and no memory, from which the same ways follow as from the real one.
+struct Outline {
+  std::vector<Layer> layers;
+  cuda::RunnerModel model{};
+
+  Outline(const DeviceShape &shape, const DeviceOptions &options, const DeviceFormats &formats)
+      : layers(static_cast<size_t>(shape.layers)) {
+    model.shape = shape;
+    model.options = options;
+    model.device = device_of(options.index);
+    model.states = state_shape(shape, options.is_half_state != 0);
+    for (size_t i = 0; i < formats.count; i++) {
+      const auto [part, format, layer] = formats.tensors[i];
+      cuda::Matrix *matrix = matrix_of(model.weights, layer >= 0 ? &layers[static_cast<size_t>(layer)] : nullptr, part);
+      if (!matrix) continue;
+      const cuda::PartShape s = cuda::part_shape(shape, part);
+      *matrix = {nullptr, nullptr, s.outputs, s.inputs, format, cuda::part_order(part, format)};
+    }
+    model.weights.layers = layers.data();
+  }
+};
+
+uint64_t workspace_bytes(const DeviceShape *shape, const DeviceOptions *options, const DeviceFormats *formats,
+                         int64_t rows, int64_t logits_rows) {
+  try {
+    return cuda::Runner::workspace_bytes(Outline(*shape, *options, *formats).model, rows, logits_rows);
+  } catch (...) {
+    return UINT64_MAX;  // more than anybody has: the caller cannot get it
+  }
+}
+
+uint64_t copies_bytes(const DeviceShape *shape, const DeviceOptions *options, const DeviceFormats *formats) {
+  try {
+    return cuda::Runner::copies_bytes(Outline(*shape, *options, *formats).model);
+  } catch (...) {
+    return UINT64_MAX;
+  }
+}
+
+int64_t chunk_rows(const DeviceShape *, const DeviceOptions *, int64_t rows, int64_t most) {
+  return cuda::Runner::chunk_rows(rows, most);
+}
+
+void destroy(DeviceModel *model) {
+  if (!model) return;
+  const OnDevice on(model->options.index);
+  if (model->stream) (void)cudaStreamSynchronize(model->stream);
+  (void)cudaFree(model->arena);
+  cudaStream_t stream = model->stream;
+  delete model;
+  if (stream) (void)cudaStreamDestroy(stream);
+}
+
+bool set_up(DeviceModel &model, DeviceFailure *failure) {
+  model.device = device_of(model.options.index);
+  return check(cudaStreamCreateWithFlags(&model.stream, cudaStreamNonBlocking), "a stream", failure) &&
+         check(cudaMalloc(&model.arena, model.arena_bytes), "the weights", failure) &&
+         model.upload.begin(model.stream, failure) && model.pool.begin(model.states, model.stream, failure);
+}
+
+DeviceModel *create(const DeviceShape *shape, const DeviceOptions *options, uint64_t weights_bytes,
+                    DeviceFailure *failure) {
+  return guarded(failure, static_cast<DeviceModel *>(nullptr), [&]() -> DeviceModel * {
+    const OnDevice on(options->index);
+    auto model = std::make_unique<DeviceModel>();
+    model->shape = *shape;
+    model->options = *options;
+    model->states = state_shape(*shape, options->is_half_state != 0);
+    model->arena_bytes = weights_bytes;
+    model->layers.resize(static_cast<size_t>(shape->layers));
+    model->weights.layers = model->layers.data();
+    if (set_up(*model, failure)) return model.release();
+    destroy(model.release());
+    return nullptr;
+  });
+}
+
 bool load(DeviceModel *model, DevicePart part, int64_t layer, const DeviceSource *source, Format format,
           DeviceFailure *failure) {
   return guarded(failure, false, [&] {
@@ -306,7 +342,7 @@ bool finish_load(DeviceModel *model, DeviceFailure *failure) {
 }
 
 void name_kernels(const DeviceModel *model, char *text, size_t capacity) {
-  std::snprintf(text, capacity, "%s sm_%d%d", model->runner.kernels_name(), model->device.major, model->device.minor);
+  std::snprintf(text, capacity, "cuda sm_%d%d", model->device.major, model->device.minor);
 }
 
 void *state_allocate(DeviceModel *model, DeviceFailure *failure) {
@@ -343,6 +379,25 @@ bool state_write(DeviceModel *model, void *state, size_t first, size_t count, co
   return model->pool.write(state, first, count, values, failure);
 }
 
+void *state_park(DeviceModel *model, void *state, DeviceFailure *failure) {
+  return guarded(failure, static_cast<void *>(nullptr), [&] {
+    const OnDevice on(model->options.index);
+    return model->pool.park(state, failure);
+  });
+}
+
+void *state_unpark(DeviceModel *model, void *parked, DeviceFailure *failure) {
+  return guarded(failure, static_cast<void *>(nullptr), [&] {
+    const OnDevice on(model->options.index);
+    return model->pool.unpark(parked, failure);
+  });
+}
+
+void parked_free(DeviceModel *model, void *parked) {
+  const OnDevice on(model->options.index);
+  model->pool.free_parked(parked);
+}
+
 bool reserve(DeviceModel *model, int64_t rows, int64_t logits_rows, DeviceFailure *failure) {
   return guarded(failure, false, [&] {
     const OnDevice on(model->options.index);
@@ -357,28 +412,11 @@ DeviceOutcome run(DeviceModel *model, const DeviceBatch *batch, DeviceFailure *f
   });
 }
 
-constexpr DeviceTable table{sizeof(DeviceTable),
-                            device_table_version,
-                            "cuda",
-                            count_devices,
-                            describe,
-                            part_bytes,
-                            state_bytes,
-                            workspace_bytes,
-                            chunk_rows,
-                            create,
-                            destroy,
-                            load,
-                            finish_load,
-                            name_kernels,
-                            state_allocate,
-                            state_free,
-                            state_zero,
-                            state_copy,
-                            state_read,
-                            state_write,
-                            reserve,
-                            run};
+constexpr DeviceTable table{
+    sizeof(DeviceTable), device_table_version, "cuda",      count_devices, describe,   part_bytes, copies_bytes,
+    state_bytes,         workspace_bytes,      chunk_rows,  create,        destroy,    load,       finish_load,
+    name_kernels,        state_allocate,       state_free,  state_zero,    state_copy, state_read, state_write,
+    state_park,          state_unpark,         parked_free, reserve,       run};
 
 }  // namespace
 }  // namespace libwkv::kernels

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/cuda/few.h"
+#include "kernels/cuda/stream.h"
 #include "kernels/cuda/upload.h"
 
 namespace libwkv::cuda {
@@ -15,14 +17,15 @@ namespace {
 constexpr int64_t most_host_rows = 16;  // of scores that lie in pinned memory at once
 constexpr size_t most_graphs = 64;
 constexpr int32_t most_graph_rows = 1024;
-constexpr int32_t longest_in_graph = 16;  // tokens of a sequence: prompts are worth no graph
+constexpr int64_t widest_streamed = 2048;  // beyond it stages as kernels of their own are faster (NOTES.md)
+constexpr int32_t longest_in_graph = 16;   // tokens of a sequence: prompts are worth no graph
 
 // Arrays of a batch, one after another.
 struct BatchPlaces {
-  size_t tokens, row_segment, logits_rows, segments, snapshots, bytes;
+  size_t tokens, row_segment, logits_rows, segments, snapshots, samples, bytes;
 };
 
-BatchPlaces places(int64_t rows, int64_t segments, int64_t snapshots, int64_t logits) {
+BatchPlaces places(int64_t rows, int64_t segments, int64_t snapshots, int64_t logits, int64_t samples) {
   const auto next = [](size_t at, int64_t count, size_t size) {
     return (at + static_cast<size_t>(count) * size + 15) / 16 * 16;
   };
@@ -31,73 +34,141 @@ BatchPlaces places(int64_t rows, int64_t segments, int64_t snapshots, int64_t lo
   p.logits_rows = next(p.row_segment, rows, sizeof(int32_t));
   p.segments = next(p.logits_rows, logits, sizeof(int32_t));
   p.snapshots = next(p.segments, segments, sizeof(Segment));
-  p.bytes = next(p.snapshots, snapshots, sizeof(Snapshot));
+  p.samples = next(p.snapshots, snapshots, sizeof(Snapshot));
+  p.bytes = next(p.samples, samples, sizeof(SampleRow));
   return p;
 }
 
 size_t most_batch_bytes(int64_t rows, int64_t logits_rows) {
-  return aligned(places(rows, rows, rows, logits_rows).bytes);
-}
-size_t scores_bytes(const DeviceShape &shape, int64_t logits_rows) {
-  return aligned(static_cast<size_t>(logits_rows * shape.vocab_size) * sizeof(float));
+  return aligned(places(rows, rows, rows, logits_rows, logits_rows).bytes);
 }
 
-size_t ways_bytes(const DeviceShape &shape, const kernels::DeviceOptions &, Format, int64_t rows, int64_t) {
-  return aligned(plain_workspace_bytes(shape, rows));
+// Formats alone decide, so that a plan and a model agree.
+bool fits_few(const RunnerModel &m) { return !m.options.is_reproducible && few_fits(m.device, m.shape, m.weights); }
+bool fits_stream(const RunnerModel &m) {
+  return !m.options.is_reproducible && m.shape.width <= widest_streamed && stream_fits(m.device, m.shape, m.weights);
+}
+bool fits_many(const RunnerModel &m) { return !m.options.is_reproducible && many_fits(m.device, m.shape, m.weights); }
+
+Format widest_format(const RunnerModel &m) {
+  Format widest = Format::q4;
+  const auto look = [&](const Matrix &matrix) {
+    if (matrix.format == Format::f32) widest = Format::f32;
+    if (matrix.format == Format::f16 && widest != Format::f32) widest = Format::f16;
+  };
+  look(m.weights.head);
+  for (int64_t l = 0; l < m.shape.layers; l++) {
+    const Layer &layer = m.weights.layers[l];
+    for (const Matrix *one :
+         {&layer.receptance, &layer.key, &layer.value, &layer.output, &layer.ffn_key, &layer.ffn_value})
+      look(*one);
+  }
+  return widest;
+}
+
+// Parts of the memory for steps.
+struct WorkPlaces {
+  size_t scores, tokens, sampling, few, stream, shared, bytes;  // batch at 0; shared: plain or many, one at a time
+};
+
+WorkPlaces work_places(const RunnerModel &m, int64_t rows, int64_t logits_rows) {
+  WorkPlaces p{};
+  const bool has_many = fits_many(m), has_few = fits_few(m);
+  const int64_t most_scores = has_many ? many_bucket(logits_rows) : logits_rows;
+  p.scores = most_batch_bytes(rows, logits_rows);
+  p.tokens = p.scores + aligned(static_cast<size_t>(most_scores * m.shape.vocab_size) * sizeof(float));
+  p.sampling = p.tokens + aligned(static_cast<size_t>(logits_rows) * sizeof(int32_t));
+  p.few = p.sampling + aligned(sample_workspace_bytes(m.device, m.shape.vocab_size, logits_rows));
+  p.stream = p.few +
+             (has_few ? aligned(few_workspace_bytes(m.shape, static_cast<int>(std::min<int64_t>(rows, few_rows)))) : 0);
+  p.shared = p.stream + (fits_stream(m) ? aligned(stream_workspace_bytes(m.shape)) : 0);
+  const bool is_always_few = has_few && rows <= few_rows;
+  size_t shared = 0;
+  if (has_many && !is_always_few)
+    shared = many_workspace_bytes(m.device, m.shape, widest_format(m), many_bucket(rows), most_scores);
+  if (!has_many && !is_always_few) shared = plain_workspace_bytes(m.shape, rows);
+  p.bytes = p.shared + aligned(shared);
+  return p;
 }
 
 }  // namespace
 
-uint64_t Runner::workspace_bytes(const DeviceShape &shape, const kernels::DeviceOptions &options, Format matrices,
-                                 int64_t rows, int64_t logits_rows) {
-  return most_batch_bytes(rows, logits_rows) + scores_bytes(shape, logits_rows) +
-         ways_bytes(shape, options, matrices, rows, logits_rows);
+uint64_t Runner::workspace_bytes(const RunnerModel &model, int64_t rows, int64_t logits_rows) {
+  return work_places(model, rows, logits_rows).bytes;
 }
 
-int64_t Runner::chunk_rows(const DeviceShape &, const kernels::DeviceOptions &, int64_t rows, int64_t most) {
-  return std::min(rows, most);
+uint64_t Runner::copies_bytes(const RunnerModel &model) {
+  return fits_stream(model) ? aligned(stream_packed_bytes(model.shape)) : 0;
 }
+
+int64_t Runner::chunk_rows(int64_t rows, int64_t most) { return std::min(rows, most); }
 
 bool Runner::begin(const RunnerModel &model, kernels::DeviceFailure *failure) {
   model_ = model;
+  has_few_ = fits_few(model);
+  has_stream_ = fits_stream(model);
+  has_many_ = fits_many(model);
   graphs_.reserve(most_graphs);
-  return check(cudaStreamCreateWithFlags(&capture_, cudaStreamNonBlocking), "a stream", failure);
+  if (!check(cudaStreamCreateWithFlags(&capture_, cudaStreamNonBlocking), "a stream", failure)) return false;
+  if (has_many_ && !check(many_create(&plans_), "cuBLASLt", failure)) return false;
+  if (!has_stream_) return true;
+  return check(cudaMalloc(&copies_, copies_bytes(model)), "the weights", failure) &&
+         check(stream_pack(model.stream, model.device, model.shape, model.weights, copies_), "the weights", failure) &&
+         check(cudaStreamSynchronize(model.stream), "the weights", failure);
 }
 
 Runner::~Runner() {
   free_workspace();
+  many_destroy(plans_);
+  (void)cudaFree(copies_);
   if (capture_) (void)cudaStreamDestroy(capture_);
 }
 
-void Runner::free_workspace() {
-  for (const Graph &graph : graphs_) cudaGraphExecDestroy(graph.exec);
+void Runner::drop_graphs() {
+  for (const Graph &graph : graphs_) (void)cudaGraphExecDestroy(graph.exec);
   graphs_.clear();
-  cudaFreeHost(batch_host_);
-  cudaFreeHost(scores_host_);
-  cudaFree(memory_);
-  batch_host_ = memory_ = nullptr;
-  scores_host_ = scores_ = nullptr;
-  work_ = nullptr;
+  last_kind_ = {};
+}
+
+void Runner::free_workspace() {
+  drop_graphs();
+  (void)cudaFreeHost(batch_host_);
+  (void)cudaFreeHost(scores_host_);
+  (void)cudaFreeHost(tokens_host_);
+  (void)cudaFreeHost(lists_host_);
+  (void)cudaFree(lists_device_);
+  (void)cudaFree(memory_);
+  batch_host_ = memory_ = lists_host_ = lists_device_ = nullptr;
+  scores_host_ = nullptr;
+  tokens_host_ = nullptr;
+  lists_capacity_ = 0;
   rows_ = logits_rows_ = scores_host_rows_ = 0;
 }
 
 bool Runner::reserve(int64_t rows, int64_t logits_rows, kernels::DeviceFailure *failure) {
   if (rows <= rows_ && logits_rows <= logits_rows_) return true;
   free_workspace();
-  const size_t bytes = workspace_bytes(model_.shape, model_.options, Format::f32, rows, logits_rows);
+  const WorkPlaces p = work_places(model_, rows, logits_rows);
   const int64_t host_rows = std::min(logits_rows, most_host_rows);
+  const size_t row_bytes = static_cast<size_t>(model_.shape.vocab_size) * sizeof(float);
   const bool has_room =
-      check(cudaMalloc(&memory_, bytes), "the workspace of a step", failure) &&
-      check(cudaMemsetAsync(memory_, 0, bytes, model_.stream), "clearing the workspace", failure) &&
+      check(cudaMalloc(&memory_, p.bytes), "the workspace of a step", failure) &&
+      check(cudaMemsetAsync(memory_, 0, p.bytes, model_.stream), "clearing the workspace", failure) &&
       check(cudaMallocHost(&batch_host_, most_batch_bytes(rows, logits_rows)), "pinned memory", failure) &&
-      check(cudaMallocHost(&scores_host_, std::max<size_t>(1, scores_bytes(model_.shape, host_rows))), "pinned memory",
+      check(cudaMallocHost(&scores_host_, std::max<size_t>(1, static_cast<size_t>(host_rows) * row_bytes)),
+            "pinned memory", failure) &&
+      check(cudaMallocHost(&tokens_host_, static_cast<size_t>(logits_rows + 1) * sizeof(int32_t)), "pinned memory",
             failure);
   if (!has_room) {
     free_workspace();
     return false;
   }
-  scores_ = reinterpret_cast<float *>(memory_ + most_batch_bytes(rows, logits_rows));
-  work_ = memory_ + most_batch_bytes(rows, logits_rows) + scores_bytes(model_.shape, logits_rows);
+  scores_ = reinterpret_cast<float *>(memory_ + p.scores);
+  tokens_ = reinterpret_cast<int32_t *>(memory_ + p.tokens);
+  sample_work_ = memory_ + p.sampling;
+  few_work_ = memory_ + p.few;
+  stream_work_ = memory_ + p.stream;
+  work_ = memory_ + p.shared;
   rows_ = rows;
   logits_rows_ = logits_rows;
   scores_host_rows_ = host_rows;
@@ -105,7 +176,7 @@ bool Runner::reserve(int64_t rows, int64_t logits_rows, kernels::DeviceFailure *
 }
 
 size_t Runner::batch_bytes(const Kind &kind) {
-  return places(kind.rows, kind.segments, kind.snapshots, kind.logits).bytes;
+  return places(kind.rows, kind.segments, kind.snapshots, kind.logits, kind.samples).bytes;
 }
 
 Runner::Kind Runner::write_batch(const kernels::DeviceBatch &batch) {
@@ -118,7 +189,8 @@ Runner::Kind Runner::write_batch(const kernels::DeviceBatch &batch) {
     kind.snapshots += static_cast<int32_t>(segment.snapshots_count);
     kind.longest = std::max(kind.longest, static_cast<int32_t>(segment.end - segment.begin));
   }
-  const BatchPlaces p = places(kind.rows, kind.segments, kind.snapshots, kind.logits);
+  for (size_t i = 0; i < batch.logits_count; i++) kind.samples += batch.logits[i].sampler != nullptr;
+  const BatchPlaces p = places(kind.rows, kind.segments, kind.snapshots, kind.logits, kind.samples);
   std::memcpy(batch_host_ + p.tokens, batch.tokens, static_cast<size_t>(batch.rows) * sizeof(int32_t));
   auto *row_segment = reinterpret_cast<int32_t *>(batch_host_ + p.row_segment);
   auto *segments = reinterpret_cast<Segment *>(batch_host_ + p.segments);
@@ -138,15 +210,75 @@ Runner::Kind Runner::write_batch(const kernels::DeviceBatch &batch) {
     std::fill(row_segment + segment.begin, row_segment + segment.end, static_cast<int32_t>(s));
   }
   auto *logits_rows = reinterpret_cast<int32_t *>(batch_host_ + p.logits_rows);
+  auto *samples = reinterpret_cast<SampleRow *>(batch_host_ + p.samples);
+  int32_t counts = 0, biases = 0;
   for (size_t i = 0; i < batch.logits_count; i++) {
     logits_rows[i] = static_cast<int32_t>(batch.logits[i].row);
     kind.wants_scores |= batch.logits[i].logits != nullptr;
+    const kernels::DeviceSampler *s = batch.logits[i].sampler;
+    if (!s) continue;
+    *samples++ = {s->temperature,
+                  s->top_p,
+                  s->min_p,
+                  s->uniform,
+                  s->repetition,
+                  s->presence,
+                  s->frequency,
+                  s->top_k,
+                  s->ids_end,
+                  counts,
+                  static_cast<int32_t>(s->counts_count),
+                  biases,
+                  static_cast<int32_t>(s->biases_count),
+                  static_cast<int32_t>(i)};
+    counts += static_cast<int32_t>(s->counts_count);
+    biases += static_cast<int32_t>(s->biases_count);
   }
   return kind;
 }
 
+// Lists of samplers, where there are any. Their memory grows with them; graphs know where it is.
+cudaError_t Runner::send_lists(const kernels::DeviceBatch &batch) {
+  size_t counts = 0, biases = 0;
+  for (size_t i = 0; i < batch.logits_count; i++)
+    if (const kernels::DeviceSampler *s = batch.logits[i].sampler) {
+      counts += s->counts_count;
+      biases += s->biases_count;
+    }
+  if (counts + biases == 0) return cudaSuccess;
+  // One capacity for both kinds, so that the places do not depend on the counts.
+  const size_t most = std::max(counts, biases);
+  if (most > lists_capacity_) {
+    drop_graphs();
+    (void)cudaFreeHost(lists_host_);
+    (void)cudaFree(lists_device_);
+    lists_host_ = lists_device_ = nullptr;
+    lists_capacity_ = 0;
+    const size_t capacity = std::max<size_t>(1024, 2 * most);
+    cudaError_t error = cudaMallocHost(&lists_host_, capacity * 20);
+    if (error == cudaSuccess) error = cudaMalloc(&lists_device_, capacity * 20);
+    if (error != cudaSuccess) return error;
+    lists_capacity_ = capacity;
+    lists_ = {reinterpret_cast<int32_t *>(lists_device_ + capacity * 8), reinterpret_cast<double *>(lists_device_),
+              reinterpret_cast<int32_t *>(lists_device_ + capacity * 12),
+              reinterpret_cast<float *>(lists_device_ + capacity * 16)};
+  }
+  auto *count = reinterpret_cast<double *>(lists_host_);
+  auto *counted = reinterpret_cast<int32_t *>(lists_host_ + lists_capacity_ * 8);
+  auto *biased = reinterpret_cast<int32_t *>(lists_host_ + lists_capacity_ * 12);
+  auto *bias = reinterpret_cast<float *>(lists_host_ + lists_capacity_ * 16);
+  for (size_t i = 0; i < batch.logits_count; i++)
+    if (const kernels::DeviceSampler *s = batch.logits[i].sampler) {
+      count = std::copy_n(s->counts, s->counts_count, count);
+      counted = std::copy_n(s->counted_tokens, s->counts_count, counted);
+      biased = std::copy_n(s->bias_tokens, s->biases_count, biased);
+      bias = std::copy_n(s->biases, s->biases_count, bias);
+    }
+  return cudaMemcpyAsync(lists_device_, lists_host_, lists_capacity_ * 20, cudaMemcpyHostToDevice, model_.stream);
+}
+
 Batch Runner::device_batch(const Kind &kind) const {
-  const BatchPlaces p = places(kind.rows, kind.segments, kind.snapshots, kind.logits);
+  const BatchPlaces p = places(kind.rows, kind.segments, kind.snapshots, kind.logits, kind.samples);
   return {kind.rows,
           kind.segments,
           kind.snapshots,
@@ -160,21 +292,63 @@ Batch Runner::device_batch(const Kind &kind) const {
           scores_};
 }
 
-Way Runner::way_of(const Kind &) const { return Way::plain; }
+Way Runner::way_of(const Kind &kind) const {
+  if (has_stream_ && kind.rows == 1 && kind.snapshots == 0) return Way::stream;
+  if (has_few_ && kind.rows <= few_rows) return Way::few;
+  return has_many_ ? Way::many : Way::plain;
+}
 
-// Everything of a chunk that happens on the device, up to the first scores in pinned memory.
+// Few rows are done before anybody could cancel them: they are asked about once.
+bool Runner::asks_on_the_way(const Kind &kind) const {
+  const Way way = way_of(kind);
+  return way == Way::plain || way == Way::many;
+}
+
+// What a kind of batch needs once before it is enqueued or captured.
+cudaError_t Runner::prepare(const Kind &kind) {
+  if (way_of(kind) != Way::many) return cudaSuccess;
+  const std::pair<int64_t, int64_t> bucket{many_bucket(kind.rows), many_bucket(kind.logits)};
+  if (std::find(prepared_.begin(), prepared_.end(), bucket) != prepared_.end()) return cudaSuccess;
+  const cudaError_t error = many_prepare(plans_, model_.stream, model_.device, model_.shape, model_.weights, kind.rows,
+                                         kind.logits, work_, scores_);
+  if (error == cudaSuccess) prepared_.push_back(bucket);
+  return error;
+}
+
+// Everything of a chunk that happens on the device, up to chosen tokens and the first scores in pinned memory.
 cudaError_t Runner::enqueue(cudaStream_t stream, const Kind &kind, const LayerHook *hook, bool *stopped) {
   cudaError_t error = cudaMemcpyAsync(memory_, batch_host_, batch_bytes(kind), cudaMemcpyHostToDevice, stream);
   if (error != cudaSuccess) return error;
+  const RunnerModel &m = model_;
   const Batch batch = device_batch(kind);
   switch (way_of(kind)) {
     case Way::plain:
-      error = plain_forward(stream, model_.shape, model_.states, model_.weights, batch, work_, hook, stopped);
+      error = plain_forward(stream, m.shape, m.states, m.weights, batch, work_, hook, stopped);
+      break;
+    case Way::few:
+      error = few_forward(stream, m.device, m.shape, m.states, m.weights, batch, few_work_);
+      break;
+    case Way::stream:
+      error = stream_forward(stream, m.device, m.shape, m.states, m.weights, copies_, batch, stream_work_);
+      break;
+    case Way::many:
+      error = many_forward(plans_, stream, m.device, m.shape, m.states, m.weights, batch, work_, hook, stopped);
       break;
   }
-  if (error != cudaSuccess || *stopped || !kind.wants_scores) return error;
+  if (error != cudaSuccess || *stopped) return error;
+  if (kind.samples > 0) {
+    const BatchPlaces p = places(kind.rows, kind.segments, kind.snapshots, kind.logits, kind.samples);
+    error =
+        sample(stream, m.device, scores_, m.shape.vocab_size, reinterpret_cast<const SampleRow *>(memory_ + p.samples),
+               kind.samples, lists_, tokens_, sample_work_);
+    if (error == cudaSuccess)
+      error = cudaMemcpyAsync(tokens_host_, tokens_, static_cast<size_t>(kind.samples) * sizeof(int32_t),
+                              cudaMemcpyDeviceToHost, stream);
+    if (error != cudaSuccess) return error;
+  }
+  if (!kind.wants_scores) return cudaSuccess;
   const int64_t rows = std::min<int64_t>(kind.logits, scores_host_rows_);
-  return cudaMemcpyAsync(scores_host_, scores_, static_cast<size_t>(rows * model_.shape.vocab_size) * sizeof(float),
+  return cudaMemcpyAsync(scores_host_, scores_, static_cast<size_t>(rows * m.shape.vocab_size) * sizeof(float),
                          cudaMemcpyDeviceToHost, stream);
 }
 
@@ -191,7 +365,7 @@ cudaError_t Runner::launch(const Kind &kind) {
     if (graphs_.size() == most_graphs) {
       const auto oldest = std::min_element(graphs_.begin(), graphs_.end(),
                                            [](const Graph &a, const Graph &b) { return a.used < b.used; });
-      cudaGraphExecDestroy(oldest->exec);
+      (void)cudaGraphExecDestroy(oldest->exec);
       graphs_.erase(oldest);
     }
     cudaError_t error = cudaStreamBeginCapture(capture_, cudaStreamCaptureModeThreadLocal);
@@ -202,7 +376,7 @@ cudaError_t Runner::launch(const Kind &kind) {
     Graph made{kind, nullptr, 0};
     if (error == cudaSuccess) error = ended;
     if (error == cudaSuccess) error = cudaGraphInstantiate(&made.exec, graph, 0);
-    if (graph) cudaGraphDestroy(graph);
+    if (graph) (void)cudaGraphDestroy(graph);
     if (error != cudaSuccess) return error;
     graphs_.push_back(made);
     found = graphs_.end() - 1;
@@ -215,6 +389,8 @@ cudaError_t Runner::launch(const Kind &kind) {
 cudaError_t Runner::deliver(const kernels::DeviceBatch &batch) {
   cudaError_t error = cudaStreamSynchronize(model_.stream);
   if (error != cudaSuccess) return error;
+  for (size_t i = 0, chosen = 0; i < batch.logits_count; i++)
+    if (batch.logits[i].sampler) *batch.logits[i].token = tokens_host_[chosen++];
   const size_t vocab = static_cast<size_t>(model_.shape.vocab_size), at_once = static_cast<size_t>(scores_host_rows_);
   for (size_t first = 0; first < batch.logits_count; first += at_once) {
     const size_t rows = std::min(at_once, batch.logits_count - first);
@@ -236,8 +412,10 @@ cudaError_t Runner::deliver(const kernels::DeviceBatch &batch) {
 DeviceOutcome Runner::run(const kernels::DeviceBatch &batch, kernels::DeviceFailure *failure) {
   const Kind kind = write_batch(batch);
   bool stopped = false;
+  if (!check(prepare(kind), "a step", failure) || !check(send_lists(batch), "a step", failure))
+    return DeviceOutcome::failed;
   cudaError_t error;
-  if (batch.is_cancelled) {
+  if (batch.is_cancelled && asks_on_the_way(kind)) {
     // Two layers are on their way at any time: the device does not wait for the host, and a cancel not for long.
     struct Watch {
       const kernels::DeviceBatch &batch;
@@ -260,6 +438,10 @@ DeviceOutcome Runner::run(const kernels::DeviceBatch &batch, kernels::DeviceFail
     error = launch(kind);
   }
   if (!check(error, "a step", failure)) return DeviceOutcome::failed;
+  if (batch.is_cancelled && !stopped && !asks_on_the_way(kind)) {
+    if (!check(cudaStreamSynchronize(model_.stream), "a step", failure)) return DeviceOutcome::failed;
+    stopped = batch.is_cancelled(batch.user, model_.shape.layers);
+  }
   if (stopped) {
     if (!check(cudaStreamSynchronize(model_.stream), "a step", failure)) return DeviceOutcome::failed;
     return DeviceOutcome::cancelled;

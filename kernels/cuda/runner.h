@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One chunk of a step after another: brings the batch to the device, picks the way through the model, keeps CUDA graphs
-// of the batches that come again and again, and brings scores back.
+// of the batches that come again and again, and brings scores or chosen tokens back.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "kernels/cuda/failure.h"
+#include "kernels/cuda/many.h"
 #include "kernels/cuda/model.h"
 #include "kernels/cuda/plain.h"
+#include "kernels/cuda/sample.h"
 
 namespace libwkv::cuda {
 
@@ -19,12 +21,12 @@ struct RunnerModel {
   kernels::DeviceOptions options;
   Device device;
   StateShape states;
-  Weights weights;
+  Weights weights;  // before the tensors are there: with their shapes and formats alone
   cudaStream_t stream;
 };
 
 // The ways through a model.
-enum class Way { plain };
+enum class Way { plain, few, stream, many };
 
 class Runner {
  public:
@@ -33,20 +35,20 @@ class Runner {
   Runner &operator=(const Runner &) = delete;
   ~Runner();
 
+  // These need no memory behind the weights, and ask no device.
+  static uint64_t workspace_bytes(const RunnerModel &model, int64_t rows, int64_t logits_rows);
+  static uint64_t copies_bytes(const RunnerModel &model);
+  static int64_t chunk_rows(int64_t rows, int64_t most);
+
   // All weights are there.
   bool begin(const RunnerModel &model, kernels::DeviceFailure *failure);
-  static uint64_t workspace_bytes(const DeviceShape &shape, const kernels::DeviceOptions &options, Format matrices,
-                                  int64_t rows, int64_t logits_rows);
-  static int64_t chunk_rows(const DeviceShape &shape, const kernels::DeviceOptions &options, int64_t rows,
-                            int64_t most);
   bool reserve(int64_t rows, int64_t logits_rows, kernels::DeviceFailure *failure);
   kernels::DeviceOutcome run(const kernels::DeviceBatch &batch, kernels::DeviceFailure *failure);
-  const char *kernels_name() const { return "cuda"; }
 
  private:
   // What decides the work of a batch but for the numbers in it: batches with the same one share a graph.
   struct Kind {
-    int32_t rows, segments, snapshots, logits, longest;
+    int32_t rows, segments, snapshots, logits, longest, samples;
     bool wants_scores;
     bool operator==(const Kind &) const = default;
   };
@@ -55,23 +57,42 @@ class Runner {
     cudaGraphExec_t exec;
     uint64_t used;  // when it was last launched
   };
+  struct Lists {  // what samplers bring along, in one piece of memory
+    size_t bytes = 0;
+    SampleLists on_device{};
+  };
   static size_t batch_bytes(const Kind &kind);
   Kind write_batch(const kernels::DeviceBatch &batch);
+  cudaError_t send_lists(const kernels::DeviceBatch &batch);
   Batch device_batch(const Kind &kind) const;
   Way way_of(const Kind &kind) const;
+  bool asks_on_the_way(const Kind &kind) const;
+  cudaError_t prepare(const Kind &kind);
   cudaError_t enqueue(cudaStream_t stream, const Kind &kind, const LayerHook *hook, bool *stopped);
   cudaError_t launch(const Kind &kind);
   cudaError_t deliver(const kernels::DeviceBatch &batch);
+  void drop_graphs();
   void free_workspace();
 
   RunnerModel model_{};
+  bool has_few_ = false, has_stream_ = false, has_many_ = false;
+  void *copies_ = nullptr;  // on the device: weights in the order of the stream way
+  ManyPlans *plans_ = nullptr;
+  std::vector<std::pair<int64_t, int64_t>> prepared_;  // buckets of rows and scores that many has been timed for
+
   int64_t rows_ = 0, logits_rows_ = 0;
   char *batch_host_ = nullptr;  // pinned
-  char *memory_ = nullptr;      // on the device: batch, scores, workspace of the ways
-  float *scores_ = nullptr;     // on the device [logits_rows][vocab]
-  void *work_ = nullptr;
+  char *memory_ = nullptr;      // on the device: all of the following
+  float *scores_ = nullptr;     // [logits_rows][vocab]
+  int32_t *tokens_ = nullptr;   // chosen ones [logits_rows]
+  void *sample_work_ = nullptr, *few_work_ = nullptr, *stream_work_ = nullptr, *work_ = nullptr;
   float *scores_host_ = nullptr;  // pinned, of a few rows
   int64_t scores_host_rows_ = 0;
+  int32_t *tokens_host_ = nullptr;  // pinned
+  char *lists_host_ = nullptr, *lists_device_ = nullptr;
+  size_t lists_capacity_ = 0;
+  SampleLists lists_{};
+
   cudaStream_t capture_ = nullptr;  // only graphs are made with it: other threads may use the model's meanwhile
   std::vector<Graph> graphs_;
   Kind last_kind_{};

@@ -53,7 +53,8 @@ bool StatePool::begin(const StateShape &shape, cudaStream_t stream, kernels::Dev
 }
 
 StatePool::~StatePool() {
-  for (const Chunk &chunk : chunks_) cudaFree(chunk.memory);
+  for (const Chunk &chunk : chunks_) (void)cudaFree(chunk.memory);
+  for (void *place : parked_) (void)cudaFreeHost(place);
   cudaFreeHost(staging_);
   cudaFree(device_staging_);
 }
@@ -106,6 +107,53 @@ bool StatePool::zero(void *state, kernels::DeviceFailure *failure) {
 
 bool StatePool::copy(const void *from, void *to, kernels::DeviceFailure *failure) {
   return check(cudaMemcpyAsync(to, from, slot_bytes(), cudaMemcpyDeviceToDevice, stream_), "copying a state", failure);
+}
+
+void *StatePool::park(void *state, kernels::DeviceFailure *failure) {
+  void *place = nullptr;
+  {
+    std::lock_guard lock(mutex_);
+    if (!parked_.empty()) {
+      place = parked_.back();
+      parked_.pop_back();
+    }
+  }
+  if (!place && cudaMallocHost(&place, slot_bytes()) != cudaSuccess) {
+    (void)cudaGetLastError();
+    fail(failure, status_out_of_memory, "no pinned memory for a state of %zu bytes", slot_bytes());
+    return nullptr;
+  }
+  if (!check(cudaMemcpyAsync(place, state, slot_bytes(), cudaMemcpyDeviceToHost, stream_), "parking a state",
+             failure) ||
+      !check(cudaStreamSynchronize(stream_), "parking a state", failure)) {
+    free_parked(place);
+    return nullptr;
+  }
+  free(state);
+  return place;
+}
+
+void *StatePool::unpark(void *parked, kernels::DeviceFailure *failure) {
+  void *state = allocate(failure);
+  if (!state) return nullptr;
+  if (!check(cudaMemcpyAsync(state, parked, slot_bytes(), cudaMemcpyHostToDevice, stream_), "fetching a state",
+             failure) ||
+      !check(cudaStreamSynchronize(stream_), "fetching a state", failure)) {
+    free(state);
+    return nullptr;
+  }
+  free_parked(parked);
+  return state;
+}
+
+// Pinning memory takes the driver a millisecond: a few places are kept.
+void StatePool::free_parked(void *parked) {
+  constexpr size_t most_kept = 8;
+  std::lock_guard lock(mutex_);
+  if (parked_.size() < most_kept)
+    parked_.push_back(parked);
+  else
+    (void)cudaFreeHost(parked);
 }
 
 template <class Move>

@@ -26,6 +26,9 @@ class StatePool {
   // Floats of libwkv's layout: per layer att shift [C], ffn shift [C], WKV [H][N key][N value].
   bool read(const void *state, size_t first, size_t count, float *values, kernels::DeviceFailure *failure);
   bool write(void *state, size_t first, size_t count, const float *values, kernels::DeviceFailure *failure);
+  void *park(void *state, kernels::DeviceFailure *failure);
+  void *unpark(void *parked, kernels::DeviceFailure *failure);
+  void free_parked(void *parked);
 
  private:
   struct Chunk {
@@ -41,8 +44,9 @@ class StatePool {
   std::mutex mutex_;  // of the slots
   std::vector<Chunk> chunks_;
   std::vector<char *> free_slots_;
-  std::mutex staging_mutex_;  // of the pinned buffer
-  float *staging_ = nullptr;  // pinned
+  std::vector<void *> parked_;  // free places in pinned memory
+  std::mutex staging_mutex_;    // of the pinned buffer
+  float *staging_ = nullptr;    // pinned
   float *device_staging_ = nullptr;
 };
 

@@ -9,8 +9,9 @@ void report(wkv_error *error, wkv_status status, const char *message) noexcept {
   write_text(error->message, message);
 }
 
-void check_struct(const void *structure, uint32_t struct_size, size_t first, size_t known, const char *what) {
-  if (struct_size < known && struct_size != first)
+void check_struct(const void *structure, uint32_t struct_size, std::span<const size_t> earlier, size_t known,
+                  const char *what) {
+  if (struct_size < known && std::find(earlier.begin(), earlier.end(), struct_size) == earlier.end())
     fail(WKV_INVALID, "%s.struct_size is %u, expected at least %zu", what, struct_size, known);
   const unsigned char *bytes = static_cast<const unsigned char *>(structure);
   for (size_t i = known; i < struct_size; i++)

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <exception>
 #include <new>
 
@@ -39,31 +41,35 @@ wkv_status guard(wkv_error *error, Body &&body) noexcept {
   }
 }
 
-// The size that a struct had in the first version that had it: programs compiled then go on. Structs that have grown
-// are listed here.
+// The sizes that a struct had in earlier versions: programs compiled then go on. Structs that have grown are listed
+// here.
 template <class Struct>
-inline constexpr size_t first_size = sizeof(Struct);
+inline constexpr std::array<size_t, 0> earlier_sizes{};
 template <>
-inline constexpr size_t first_size<wkv_memory_info> = offsetof(wkv_memory_info, checkpoints_bytes);
+inline constexpr std::array earlier_sizes<wkv_model_options>{offsetof(wkv_model_options, parking_limit_bytes)};
 template <>
-inline constexpr size_t first_size<wkv_cache_options> = offsetof(wkv_cache_options, checkpoints_count_max);
+inline constexpr std::array earlier_sizes<wkv_memory_info>{offsetof(wkv_memory_info, checkpoints_bytes),
+                                                           offsetof(wkv_memory_info, parked_bytes)};
 template <>
-inline constexpr size_t first_size<wkv_cache_info> = offsetof(wkv_cache_info, kept_count);
+inline constexpr std::array earlier_sizes<wkv_cache_options>{offsetof(wkv_cache_options, checkpoints_count_max)};
 template <>
-inline constexpr size_t first_size<wkv_generation_options> = offsetof(wkv_generation_options, keeps_stop_string);
+inline constexpr std::array earlier_sizes<wkv_cache_info>{offsetof(wkv_cache_info, kept_count)};
 template <>
-inline constexpr size_t first_size<wkv_generation_piece> = offsetof(wkv_generation_piece, reused_tokens);
+inline constexpr std::array earlier_sizes<wkv_generation_options>{offsetof(wkv_generation_options, keeps_stop_string)};
+template <>
+inline constexpr std::array earlier_sizes<wkv_generation_piece>{offsetof(wkv_generation_piece, reused_tokens)};
 
-// Throws unless struct_size is `first` or at least `known`, the size in this version, and the bytes behind that are
-// zero. `what` names the struct.
-void check_struct(const void *structure, uint32_t struct_size, size_t first, size_t known, const char *what);
+// Throws unless struct_size is one of `earlier` or at least `known`, the size in this version, and the bytes behind
+// that are zero. `what` names the struct.
+void check_struct(const void *structure, uint32_t struct_size, std::span<const size_t> earlier, size_t known,
+                  const char *what);
 
 // A copy of the caller's options; all zero (defaults) for NULL.
 template <class Options>
 Options read_options(const Options *options, const char *what) {
   Options copy{};
   if (!options) return copy;
-  check_struct(options, options->struct_size, first_size<Options>, sizeof(Options), what);
+  check_struct(options, options->struct_size, earlier_sizes<Options>, sizeof(Options), what);
   std::memcpy(&copy, options, std::min<size_t>(options->struct_size, sizeof copy));
   return copy;
 }
@@ -79,7 +85,7 @@ Pointer *needed(Pointer *pointer, const char *what) {
 template <class Info>
 void check_info(Info *info, const char *what) {
   needed(info, what);
-  check_struct(info, info->struct_size, first_size<Info>, sizeof(Info), what);
+  check_struct(info, info->struct_size, earlier_sizes<Info>, sizeof(Info), what);
 }
 template <class Info>
 void write_info(Info *info, Info values) {

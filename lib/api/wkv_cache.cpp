@@ -132,6 +132,14 @@ wkv_status wkv_cache_assign(wkv_cache *target, wkv_cache *source, wkv_error *err
   });
 }
 
+wkv_status wkv_cache_park(wkv_cache *cache, wkv_error *error) {
+  return api::guard(error, [&] {
+    InUse use(cache, "cache");
+    if (!use->now().state.park()) fail(WKV_BUSY, "a step reads the cache's state, which a fork shares");
+    return WKV_OK;
+  });
+}
+
 wkv_status wkv_cache_reset(wkv_cache *cache, wkv_error *error) {
   return api::guard(error, [&] {
     InUse(cache, "cache")->reset();

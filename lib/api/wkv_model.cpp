@@ -24,6 +24,7 @@ LoadOptions load_options(const wkv_model_options *options) {
   load.kernels = o.kernels ? o.kernels : "";
   load.is_reproducible = o.is_reproducible != 0;
   load.chunk_tokens = o.chunk_tokens;
+  load.parking_limit_bytes = o.parking_limit_bytes;
   return load;
 }
 
@@ -92,6 +93,7 @@ wkv_status wkv_model_get_memory(const wkv_model *model, wkv_memory_info *info, w
     values.checkpoints_peak_bytes = kind(MemoryKind::checkpoints).peak;
     values.store_bytes = kind(MemoryKind::store).live;
     values.store_peak_bytes = kind(MemoryKind::store).peak;
+    values.parked_bytes = model->object->parked_bytes();
     values.total_bytes = memory.total.live;
     values.total_peak_bytes = memory.total.peak;
     api::write_info(info, values);

@@ -27,7 +27,7 @@ wkv_status step_items(wkv_model *model, wkv_step_item *items, size_t items_count
     fail(WKV_INVALID, "items_count is %zu, at most %zu go into a call", items_count, most_items);
   // Items of a later version may be longer: the first one's struct_size is the distance between them.
   uint32_t item_size = items[0].struct_size;
-  api::check_struct(&items[0], item_size, sizeof(wkv_step_item), sizeof(wkv_step_item), "items[0]");
+  api::check_struct(&items[0], item_size, {}, sizeof(wkv_step_item), "items[0]");
   if (item_size % alignof(wkv_step_item))
     fail(WKV_INVALID, "items[0].struct_size is %u, not a multiple of %zu", item_size, alignof(wkv_step_item));
   auto item_at = [&](size_t i) {
@@ -50,7 +50,7 @@ wkv_status step_items(wkv_model *model, wkv_step_item *items, size_t items_count
       refuse(WKV_INVALID, "struct_size differs from the first item's");
       continue;
     }
-    if (i > 0) api::check_struct(&item, item_size, sizeof(wkv_step_item), sizeof(wkv_step_item), "items");
+    if (i > 0) api::check_struct(&item, item_size, {}, sizeof(wkv_step_item), "items");
     if (item.flags & ~known_flags) {
       refuse(WKV_UNSUPPORTED, "a flag that this version does not know");
       continue;

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "base/error.h"
+#include "base/state_memory.h"
 
 namespace libwkv {
 namespace {
@@ -120,6 +121,11 @@ void MemoryAccount::add_reclaimer(std::weak_ptr<Reclaimer> reclaimer) {
   std::lock_guard lock(mutex_);
   std::erase_if(reclaimers_, [](const std::weak_ptr<Reclaimer> &one) { return one.expired(); });
   reclaimers_.push_back(std::move(reclaimer));
+}
+
+void MemoryAccount::keep_states_in(std::shared_ptr<StateMemory> memory) {
+  state_memory_ = std::move(memory);
+  add_reclaimer(state_memory_);
 }
 
 std::shared_ptr<Reclaimer> MemoryAccount::reclaimer(size_t index) const noexcept {

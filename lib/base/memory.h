@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -27,20 +26,7 @@ class Reclaimer {
   ~Reclaimer() = default;
 };
 
-// Where a model's states live when that is not the host's memory: blocks of one size on a device. Thread-safe. What can
-// fail throws Error.
-class StateMemory {
- public:
-  virtual ~StateMemory() = default;
-  virtual size_t bytes() const = 0;  // of one state
-  virtual void *allocate() = 0;      // any content
-  virtual void release(void *state) noexcept = 0;
-  virtual void zero(void *state) = 0;
-  virtual void copy(const void *from, void *to) = 0;
-  // Numbers [first, first + values.size()) as the host would hold them.
-  virtual void read(const void *state, size_t first, std::span<float> values) = 0;
-  virtual void write(void *state, size_t first, std::span<const float> values) = 0;
-};
+class StateMemory;  // state_memory.h: where a model's states live when that is not the host's memory
 
 // Memory as it came from the system.
 struct Block {
@@ -59,8 +45,8 @@ class MemoryAccount {
   // nothing is counted then. No lock of the account is held while they are asked.
   void reserve(MemoryKind kind, uint64_t bytes);
   void add_reclaimer(std::weak_ptr<Reclaimer> reclaimer);
-  // From now on states are made there. Before the first of them, and once.
-  void keep_states_in(std::shared_ptr<StateMemory> memory) { state_memory_ = std::move(memory); }
+  // From now on states are made there, and it is a reclaimer. Before the first of them, and once.
+  void keep_states_in(std::shared_ptr<StateMemory> memory);
   StateMemory *state_memory() const { return state_memory_.get(); }  // NULL: the host's memory
   void release(MemoryKind kind, uint64_t bytes) noexcept;
   // Counts bytes under another kind from now on.

@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "base/error.h"
+#include "base/state_memory.h"
 #include "engine/cpu_executor.h"
 #include "engine/plugin.h"
 
@@ -45,6 +46,19 @@ class DeviceStates final : public StateMemory {
     DeviceFailure failure{};
     if (!table().state_write(model(), state, first, values.size(), values.data(), &failure)) fail_device(failure);
   }
+  void *park(void *state) override {
+    DeviceFailure failure{};
+    void *parked = table().state_park(model(), state, &failure);
+    if (!parked) fail_device(failure);
+    return parked;
+  }
+  void *unpark(void *parked) override {
+    DeviceFailure failure{};
+    void *state = table().state_unpark(model(), parked, &failure);
+    if (!state) fail_device(failure);
+    return state;
+  }
+  void release_parked(void *parked) noexcept override { table().parked_free(model(), parked); }
 
  private:
   const kernels::DeviceTable &table() const { return handle_->table(); }
@@ -72,20 +86,21 @@ DeviceExecutor::DeviceExecutor(const formats::Checkpoint &checkpoint, const Hype
       device_options_{options.index, options.has_half_state, options.is_reproducible},
       account_(std::move(account)),
       pool_(std::min(resolve_threads(options.threads), most_threads)) {
-  const DeviceWeightPlan plan = plan_device_weights(checkpoint, hyper, options.weight_type, table_);
+  const DeviceWeightPlan plan = plan_device_weights(checkpoint, hyper, options.weight_type, device_options_, table_);
   account_->reserve(MemoryKind::weights, plan.weight_bytes);
   weight_bytes_ = plan.weight_bytes;
   step_bytes_ = plan.step_bytes;
   compute_types_ = plan.compute_types;
-  widest_ = plan.widest;
+  formats_ = plan.formats;
   try {
-    handle_ = std::make_shared<DeviceHandle>(table_, shape_, device_options_, plan.weight_bytes);
+    handle_ = std::make_shared<DeviceHandle>(table_, shape_, device_options_, plan.weight_bytes - plan.copies_bytes);
     load_device_weights(plan, table_, handle_->model(), pool_, progress);
     char names[64] = "";
     table_.name_kernels(handle_->model(), names, sizeof names);
     kernels_ = names;
-    account_->keep_states_in(
-        std::make_shared<DeviceStates>(handle_, table_.state_bytes(&shape_, options.has_half_state)));
+    auto states = std::make_shared<DeviceStates>(handle_, table_.state_bytes(&shape_, options.has_half_state));
+    states->set_parking_limit(options.parking_limit_bytes);
+    account_->keep_states_in(std::move(states));
   } catch (...) {
     account_->release(MemoryKind::weights, weight_bytes_);
     throw;
@@ -112,19 +127,14 @@ int64_t DeviceExecutor::chunk_rows(int64_t rows, int64_t most) const {
   return table_.chunk_rows(&shape_, &device_options_, rows, most);
 }
 
-uint64_t device_workspace_bytes(const kernels::DeviceTable &table, const kernels::DeviceShape &shape,
-                                const kernels::DeviceOptions &options, kernels::Format widest, int64_t rows,
-                                int64_t logits_rows) {
-  return table.workspace_bytes(&shape, &options, widest, rows, logits_rows);
-}
-
 void DeviceExecutor::reserve(int64_t rows, int64_t logits_rows) {
   if (rows <= rows_ && logits_rows <= logits_rows_) return;
   rows = std::max(rows, rows_);
   logits_rows = std::max(logits_rows, logits_rows_);
   segments_.reserve(static_cast<size_t>(rows));
   logits_.reserve(static_cast<size_t>(logits_rows));
-  const uint64_t bytes = device_workspace_bytes(table_, shape_, device_options_, widest_, rows, logits_rows);
+  const kernels::DeviceFormats formats{formats_.data(), formats_.size()};
+  const uint64_t bytes = table_.workspace_bytes(&shape_, &device_options_, &formats, rows, logits_rows);
   // Nothing in a workspace outlives a step, so the old one goes first: both together would pass what was planned.
   account_->release(MemoryKind::workspace, workspace_bytes_);
   const uint64_t old_bytes = std::exchange(workspace_bytes_, 0);
@@ -151,7 +161,7 @@ RunOutcome DeviceExecutor::run(const Batch &batch, const LayerWatch *watch) noex
     segments_.push_back(
         {segment.from, segment.state, segment.begin, segment.end, segment.snapshots.data(), segment.snapshots.size()});
   logits_.clear();
-  for (const LogitsRow &one : batch.logits) logits_.push_back({one.row, one.logits, nullptr, nullptr});
+  for (const LogitsRow &one : batch.logits) logits_.push_back({one.row, one.logits, one.sampler, one.token});
   const kernels::DeviceBatch whole{batch.tokens.data(),
                                    static_cast<int64_t>(batch.tokens.size()),
                                    segments_.data(),

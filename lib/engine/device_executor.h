@@ -22,6 +22,7 @@ struct DeviceModelOptions {
   wkv_type weight_type = WKV_TYPE_DEFAULT;
   bool has_half_state = false;
   bool is_reproducible = false;
+  uint64_t parking_limit_bytes = 0;
 };
 
 // The plugin's model, kept by whoever holds memory of it.
@@ -53,6 +54,7 @@ class DeviceExecutor final : public Executor {
   void reserve(int64_t rows, int64_t logits_rows) override;
   RunOutcome run(const Batch &batch, const LayerWatch *watch) noexcept override;
   const char *fault() const noexcept override { return failure_.text; }
+  bool chooses() const override { return true; }
   void lock() override { mutex_.lock(); }
   void unlock() override { mutex_.unlock(); }
   void parallel(size_t count, void (*body)(void *context, size_t index), void *context) noexcept override;
@@ -66,7 +68,7 @@ class DeviceExecutor final : public Executor {
   std::mutex mutex_;
   ThreadPool pool_;
   std::string compute_types_, kernels_;
-  kernels::Format widest_;
+  std::vector<kernels::DeviceTensorFormat> formats_;
   uint64_t weight_bytes_ = 0, step_bytes_ = 0, workspace_bytes_ = 0;
   std::shared_ptr<DeviceHandle> handle_;
   int64_t rows_ = 0, logits_rows_ = 0;  // that there is room for
@@ -74,10 +76,5 @@ class DeviceExecutor final : public Executor {
   std::vector<kernels::DeviceLogits> logits_;
   kernels::DeviceFailure failure_{};
 };
-
-// Bytes on the device for steps of up to so many rows.
-uint64_t device_workspace_bytes(const kernels::DeviceTable &table, const kernels::DeviceShape &shape,
-                                const kernels::DeviceOptions &options, kernels::Format widest, int64_t rows,
-                                int64_t logits_rows);
 
 }  // namespace libwkv

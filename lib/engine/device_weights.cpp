@@ -40,8 +40,13 @@ Format held_format(wkv_type type, StoredType stored) {
 class Planner {
  public:
   Planner(const formats::Checkpoint &checkpoint, const HyperParameters &hyper, wkv_type type,
-          const kernels::DeviceTable &table)
-      : checkpoint_(checkpoint), hyper_(hyper), type_(type), table_(table), shape_(device_shape(hyper)) {
+          const kernels::DeviceOptions &options, const kernels::DeviceTable &table)
+      : checkpoint_(checkpoint),
+        hyper_(hyper),
+        type_(type),
+        options_(options),
+        table_(table),
+        shape_(device_shape(hyper)) {
     for (const auto &[name, tensor] : checkpoint.tensors) plan_.file_bytes += tensor.bytes.size();
   }
 
@@ -58,6 +63,9 @@ class Planner {
       if (!plan_.compute_types.empty()) plan_.compute_types += ", ";
       plan_.compute_types += name_of(format);
     }
+    const kernels::DeviceFormats formats = plan_.all_formats();
+    plan_.copies_bytes = table_.copies_bytes(&shape_, &options_, &formats);
+    plan_.weight_bytes += plan_.copies_bytes;
     return std::move(plan_);
   }
 
@@ -72,6 +80,7 @@ class Planner {
     const uint64_t bytes = table_.part_bytes(&shape_, tensor.part, tensor.format);
     plan_.weight_bytes += bytes;
     if (tensor.part != DevicePart::embedding) plan_.step_bytes += bytes;
+    plan_.formats.push_back({tensor.part, tensor.format, tensor.layer});
     plan_.tensors.push_back(std::move(tensor));
     return bytes;
   }
@@ -98,7 +107,6 @@ class Planner {
       types_.emplace_back(format, bytes);
     else
       found->second += bytes;
-    if (format == Format::f32 || (format == Format::f16 && plan_.widest != Format::f32)) plan_.widest = format;
   }
 
   // Plain numbers travel as they are stored and become what the device holds there; blocks are rearranged here, and
@@ -182,6 +190,7 @@ class Planner {
   const formats::Checkpoint &checkpoint_;
   const HyperParameters &hyper_;
   const wkv_type type_;
+  const kernels::DeviceOptions &options_;
   const kernels::DeviceTable &table_;
   const kernels::DeviceShape shape_;
   DeviceWeightPlan plan_;
@@ -280,8 +289,9 @@ kernels::DeviceShape device_shape(const HyperParameters &hyper) {
 }
 
 DeviceWeightPlan plan_device_weights(const formats::Checkpoint &checkpoint, const HyperParameters &hyper,
-                                     wkv_type weight_type, const kernels::DeviceTable &table) {
-  return Planner(checkpoint, hyper, weight_type, table).take();
+                                     wkv_type weight_type, const kernels::DeviceOptions &options,
+                                     const kernels::DeviceTable &table) {
+  return Planner(checkpoint, hyper, weight_type, options, table).take();
 }
 
 void fail_device(const kernels::DeviceFailure &failure) { fail(failure.status, "%s", failure.text); }

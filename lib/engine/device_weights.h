@@ -30,16 +30,20 @@ struct DeviceTensor {
 
 struct DeviceWeightPlan {
   std::vector<DeviceTensor> tensors;
-  std::string compute_types;                     // of the large matrices, by bytes, largest first
-  kernels::Format widest = kernels::Format::q4;  // of them
+  std::string compute_types;                         // of the large matrices, by bytes, largest first
+  std::vector<kernels::DeviceTensorFormat> formats;  // of tensors
   uint64_t weight_bytes = 0, step_bytes = 0, file_bytes = 0;
+  uint64_t copies_bytes = 0;  // part of weight_bytes: weights that lie there in another order once more
+
+  kernels::DeviceFormats all_formats() const { return {formats.data(), formats.size()}; }
 };
 
 kernels::DeviceShape device_shape(const HyperParameters &hyper);
 
 // The plan alone reads no weight. Throws WKV_FORMAT and WKV_UNSUPPORTED naming the tensor.
 DeviceWeightPlan plan_device_weights(const formats::Checkpoint &checkpoint, const HyperParameters &hyper,
-                                     wkv_type weight_type, const kernels::DeviceTable &table);
+                                     wkv_type weight_type, const kernels::DeviceOptions &options,
+                                     const kernels::DeviceTable &table);
 
 // Sends every tensor. progress, if any: true cancels. Throws Error, WKV_CANCELLED included.
 void load_device_weights(const DeviceWeightPlan &plan, const kernels::DeviceTable &table, kernels::DeviceModel *model,

@@ -23,10 +23,12 @@ struct Segment {
   std::span<const RowState> snapshots;  // rising rows in [begin, end - 1)
 };
 
-// A row whose scores are wanted.
+// A row whose scores are wanted, or a token chosen from them where they are.
 struct LogitsRow {
   int64_t row;
-  float *logits;  // [vocab_size]
+  float *logits;  // [vocab_size]; NULL: only the token is wanted
+  const kernels::DeviceSampler *sampler = nullptr;
+  int32_t *token = nullptr;  // with a sampler: -1 when no token is left to choose from
 };
 
 struct Batch {
@@ -63,6 +65,8 @@ class Executor {
   virtual RunOutcome run(const Batch &batch, const LayerWatch *watch) noexcept = 0;
   // Why run failed.
   virtual const char *fault() const noexcept { return ""; }
+  // Rows of a batch may have a sampler.
+  virtual bool chooses() const { return false; }
   // Held from reserve to the last run of a step: steps of one model take turns.
   virtual void lock() = 0;
   virtual void unlock() = 0;

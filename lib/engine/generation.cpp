@@ -187,6 +187,41 @@ void Generation::feed() {
     sampler_->accept(prompt_[prompt_accepted_]);
 }
 
+Sampler::Choice Generation::choose() {
+  feed();
+  return sampler_->choose(logits_, limits());
+}
+
+SamplerLimits Generation::limits() const {
+  return {.ids_end = tokenizer_ ? tokenizer_->ids_end() : 0, .banned = without_bytes_};
+}
+
+// A round of a chosen token on a model that chooses where the scores are: only the next token travels.
+Sampler::Choice Generation::feed_and_choose() {
+  const SamplerLimits limits = this->limits();
+  Sampler::Choice choice{-1, sampler_->state().random};
+  int32_t unused = -1;
+  StepItem item;
+  item.cache = cache_.get();
+  item.tokens = {&pending_, 1};
+  item.sampler = sampler_.get();
+  item.next_token = &unused;
+  item.limits = &limits;
+  item.choice = &choice;
+  model_->step({&item, 1});
+  pending_ = -1;
+  return choice;
+}
+
+// For the call after one that failed between choosing and telling: scores from which every sampler chooses the same
+// again, with the same draw.
+void Generation::keep(const Sampler::Choice &choice) noexcept {
+  if (has_logits_) return;
+  std::fill(logits_.begin(), logits_.end(), -std::numeric_limits<float>::infinity());
+  logits_[static_cast<size_t>(choice.token)] = 0;
+  has_logits_ = true;
+}
+
 // Feeds the prompt but for its beginning that the store has, and keeps it there up to the last token, so that the same
 // prompt costs one token. All of it happens to a copy: the cache changes at once, or not at all.
 void Generation::feed_through_store() {
@@ -331,17 +366,22 @@ bool Generation::next(wkv_generation_piece &piece) {
   int32_t token = -1;
   if (goes_on) {
     const BusyGuard sampler_use(sampler_->busy(), "sampler");
-    feed();
-    const Sampler::Choice choice =
-        sampler_->choose(logits_, {.ids_end = tokenizer_ ? tokenizer_->ids_end() : 0, .banned = without_bytes_});
+    const bool only_token_travels =
+        is_prompt_fed_ && !has_logits_ && !wants_probabilities_ && model_->chooses_on_device(*sampler_);
+    const Sampler::Choice choice = only_token_travels ? feed_and_choose() : choose();
     token = choice.token;
-    if (wants_probabilities_) write_probabilities(token);
-    Turn turn = take(token);
-    if (store_ && chosen_.size() == chosen_.capacity()) chosen_.reserve(std::max<size_t>(256, 2 * chosen_.size()));
-
-    if (turn.target) {
-      const BusyGuard cache_use(cache_->busy(), "cache");
-      cache_->go_back(std::move(*turn.target));
+    Turn turn;
+    try {
+      if (wants_probabilities_) write_probabilities(token);
+      turn = take(token);
+      if (store_ && chosen_.size() == chosen_.capacity()) chosen_.reserve(std::max<size_t>(256, 2 * chosen_.size()));
+      if (turn.target) {
+        const BusyGuard cache_use(cache_->busy(), "cache");
+        cache_->go_back(std::move(*turn.target));
+      }
+    } catch (...) {
+      keep(choice);
+      throw;
     }
     // From here on nothing fails.
     sampler_->commit(choice);

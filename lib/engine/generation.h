@@ -15,6 +15,7 @@
 #include "base/busy.h"
 #include "engine/stop_trail.h"
 #include "text/decoder.h"
+#include "text/sampler.h"
 #include "text/stop_matcher.h"
 
 namespace libwkv {
@@ -24,7 +25,6 @@ class ByteWriter;
 class Cache;
 class Model;
 class PrefixStore;
-class Sampler;
 
 class Generation {
  public:
@@ -57,9 +57,9 @@ class Generation {
   Generation(std::shared_ptr<Model> model, std::shared_ptr<Cache> cache, std::shared_ptr<Sampler> sampler,
              std::shared_ptr<const Tokenizer> tokenizer);
   struct Turn {
-    wkv_reason reason;
-    Utf8Stream utf8;
-    StopMatcher::State held;
+    wkv_reason reason = WKV_REASON_NONE;
+    Utf8Stream utf8 = {};
+    StopMatcher::State held = {};
     std::string text = {}, unread = {};
     uint64_t given = 0;
     StopTrail trail = {};
@@ -74,6 +74,10 @@ class Generation {
   std::string_view bytes_of(int32_t token) const { return tokenizer_ ? tokenizer_->bytes_of(token) : ""; }
   void step(Cache &cache, std::span<const int32_t> tokens, float *logits, size_t tokens_before);
   void feed();
+  SamplerLimits limits() const;
+  Sampler::Choice choose();
+  Sampler::Choice feed_and_choose();
+  void keep(const Sampler::Choice &choice) noexcept;
   void feed_through_store();
   void follow(StopTrail &trail, StopTrail::Entry entry, uint64_t given) const;
   Moment moment_before(size_t index) const;

@@ -56,11 +56,12 @@ wkv_memory_plan plan_memory(const formats::Checkpoint &checkpoint, const LoadOpt
     workspace = workspace_bytes(sizes, rows, scores);
   } else {
     const kernels::DeviceTable &table = *cuda_plugin().table;
-    const DeviceWeightPlan weights = plan_device_weights(checkpoint, hyper, options.weight_type, table);
+    const DeviceWeightPlan weights = plan_device_weights(checkpoint, hyper, options.weight_type, device_options, table);
+    const kernels::DeviceFormats formats = weights.all_formats();
     plan.weights_bytes = weights.weight_bytes;
     plan.mapped_bytes = 0;
     plan.state_bytes = table.state_bytes(&shape, options.state_type == WKV_TYPE_F16);
-    workspace = device_workspace_bytes(table, shape, device_options, weights.widest, rows, scores);
+    workspace = table.workspace_bytes(&shape, &device_options, &formats, rows, scores);
   }
   plan.caches_bytes = multiply(add(asked.caches_count, asked.step_spares), plan.state_bytes);
   plan.workspace_bytes = add(workspace, unseen_logits_bytes(hyper.vocab_size, sampled));

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/state_memory.h"
 #include "engine/cpu_executor.h"
 #include "engine/device_executor.h"
 #include "engine/executor.h"
@@ -15,7 +16,7 @@
 namespace libwkv {
 namespace {
 
-constexpr int default_chunk_tokens = 512;
+constexpr int default_chunk_tokens = 512, default_device_chunk_tokens = 2048;
 
 template <size_t size>
 void write_text(char (&field)[size], const std::string &text) {
@@ -70,7 +71,8 @@ int device_of(const LoadOptions &options) {
 }
 
 int chunk_tokens_of(const LoadOptions &options) {
-  return options.chunk_tokens ? options.chunk_tokens : default_chunk_tokens;
+  if (options.chunk_tokens) return options.chunk_tokens;
+  return device_of(options) < 0 ? default_chunk_tokens : default_device_chunk_tokens;
 }
 
 Model::~Model() = default;
@@ -128,6 +130,11 @@ std::shared_ptr<Model> Model::load(formats::Checkpoint checkpoint, const LoadOpt
   write_text(info.kernels, executor.kernels);
   model->files_ = std::move(checkpoint.files);
   return model;
+}
+
+uint64_t Model::parked_bytes() const {
+  const StateMemory *states = account_->state_memory();
+  return states ? states->parked_bytes() : 0;
 }
 
 std::shared_ptr<Cache> Model::create_cache(CacheOptions options) const {

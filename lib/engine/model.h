@@ -20,6 +20,8 @@
 namespace libwkv {
 
 class Executor;
+struct SamplerChoice;
+struct SamplerLimits;
 class Sampler;
 class Tokenizer;
 
@@ -33,6 +35,7 @@ struct LoadOptions {
   std::string kernels;
   bool is_reproducible = false;
   int chunk_tokens = 0;
+  uint64_t parking_limit_bytes = 0;
 };
 
 // Throws for options that no model can be loaded with.
@@ -52,7 +55,9 @@ struct StepItem {
   bool keeps_all_states = false;
   Sampler *sampler = nullptr;
   int32_t *next_token = nullptr;
-  const char *fault = nullptr;  // what the caller of step found wrong with the item, with its status; NULL: nothing
+  const SamplerLimits *limits = nullptr;  // for sampler; NULL: the model's own
+  SamplerChoice *choice = nullptr;  // the choice goes here and the sampler, which the caller holds, stays as it is
+  const char *fault = nullptr;      // what the caller of step found wrong with the item, with its status; NULL: nothing
   wkv_status status = WKV_OK;
 };
 
@@ -76,11 +81,15 @@ class Model {
   const HyperParameters &hyper_parameters() const { return hyper_; }
   const wkv_model_info &info() const { return info_; }
   MemoryAccount::Snapshot memory() const { return account_->snapshot(); }
+  uint64_t parked_bytes() const;
   // NULL when the file carries no vocabulary.
   std::shared_ptr<const Tokenizer> tokenizer() const { return tokenizer_; }
 
   const std::shared_ptr<MemoryAccount> &account() const { return account_; }
   std::shared_ptr<Cache> create_cache(CacheOptions options = {}) const;
+
+  // Whether a sampler's choices are made where the scores are, so that these need not travel.
+  bool chooses_on_device(const Sampler &sampler) const;
 
   // Advances the caches. Checks every item before it changes anything; on failure throws Error for the first item at
   // fault, with each item's own status set, and nothing has changed. Throws WKV_CANCELLED when watch says so. Any

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "engine/device_draw.h"
 #include "engine/executor.h"
 #include "engine/model.h"
 #include "state/cache_step.h"
@@ -46,8 +47,9 @@ struct Active {
 // What one sampler chose, and where from.
 struct Choosing {
   StepItem *item;
-  const float *logits;
+  const float *logits;  // NULL: the executor chooses
   Sampler::Choice choice;
+  std::optional<DeviceDraw> draw;
 };
 
 void check_item(const StepItem &item, size_t vocab, const MemoryAccount *account) {
@@ -80,7 +82,7 @@ void check_items(std::span<StepItem> items, size_t vocab, const MemoryAccount *a
       if (item.tokens.size() > INT64_MAX - position)
         fail(WKV_INVALID, "position %llu and %zu tokens more pass the largest position",
              static_cast<unsigned long long>(position), item.tokens.size());
-      if (item.sampler) taken.take(item.sampler->busy(), "sampler");
+      if (item.sampler && !item.choice) taken.take(item.sampler->busy(), "sampler");
     } catch (const Error &error) {
       item.status = error.status();
       if (first) continue;
@@ -99,6 +101,8 @@ void check_items(std::span<StepItem> items, size_t vocab, const MemoryAccount *a
 
 }  // namespace
 
+bool Model::chooses_on_device(const Sampler &sampler) const { return executor_->chooses() && DeviceDraw::can(sampler); }
+
 void Model::step(std::span<StepItem> items, const StepWatch &watch) {
   size_t vocab = static_cast<size_t>(hyper_.vocab_size);
   Taken taken(2 * items.size());
@@ -108,6 +112,7 @@ void Model::step(std::span<StepItem> items, const StepWatch &watch) {
   for (const auto &file : files_) file->check_length();
 
   // Rows of all items are cut into chunks: an item may span chunks, and a chunk many items.
+  const auto chooses = [&](const StepItem &item) { return chooses_on_device(*item.sampler); };
   size_t rows_total = 0, logits_total = 0, samplers = 0, unseen = 0;  // unseen: scores that only a sampler sees
   size_t items_total = 0, snapshots_total = 0;
   for (const StepItem &item : items) {
@@ -116,7 +121,7 @@ void Model::step(std::span<StepItem> items, const StepWatch &watch) {
     rows_total += item.tokens.size();
     if (item.logits || item.sampler) logits_total += item.logits && item.wants_all_logits ? item.tokens.size() : 1;
     samplers += item.sampler != nullptr;
-    unseen += item.sampler && !item.logits;
+    unseen += item.sampler && !item.logits && !chooses(item);
   }
   if (rows_total == 0) return;
   const size_t chunk_rows =
@@ -182,10 +187,20 @@ void Model::step(std::span<StepItem> items, const StepWatch &watch) {
         for (size_t r = 0; r < count; r++)
           logits.push_back({begin + static_cast<int64_t>(r), item.logits + (one.done + r) * vocab});
       } else if (is_last && (item.logits || item.sampler)) {
-        float *place = item.logits ? item.logits : unseen_logits.as<float>() + unseen_rows++ * vocab;
+        float *place = item.logits;
+        if (!place && !chooses(item)) place = unseen_logits.as<float>() + unseen_rows++ * vocab;
         logits.push_back({end - 1, place});
       }
-      if (is_last && item.sampler) choosing.push_back({&item, logits.back().logits, {0, item.sampler->state().random}});
+      if (is_last && item.sampler) {
+        choosing.push_back({&item, logits.back().logits, {0, item.sampler->state().random}, {}});
+        if (chooses(item)) {
+          Choosing &last = choosing.back();
+          last.draw.emplace(*item.sampler, item.limits ? *item.limits : limits);
+          last.choice.random = last.draw->random();
+          logits.back().sampler = &last.draw->options();
+          logits.back().token = &last.choice.token;
+        }
+      }
       one.done += count;
       if (is_last) i++;
     }
@@ -201,8 +216,12 @@ void Model::step(std::span<StepItem> items, const StepWatch &watch) {
 
     auto choose = [&](size_t index) {
       Choosing &one = choosing[chosen + index];
+      if (one.draw) {
+        if (one.choice.token < 0) one.item->status = WKV_INVALID;
+        return;
+      }
       try {
-        one.choice = one.item->sampler->choose({one.logits, vocab}, limits);
+        one.choice = one.item->sampler->choose({one.logits, vocab}, one.item->limits ? *one.item->limits : limits);
       } catch (const Error &error) {
         one.item->status = error.status();
       } catch (...) {
@@ -221,6 +240,10 @@ void Model::step(std::span<StepItem> items, const StepWatch &watch) {
   }
   for (Active &one : active) one.step.commit();
   for (const Choosing &one : choosing) {
+    if (one.item->choice) {
+      *one.item->choice = one.choice;
+      continue;
+    }
     one.item->sampler->commit(one.choice);
     *one.item->next_token = one.choice.token;
   }

@@ -42,7 +42,8 @@ CacheStep::CacheStep(Cache &cache, std::span<const int32_t> tokens, bool is_fina
       Checkpoint entry{{begin + tokens_done, last_tokens, {}}, reason};
       if (tokens_done < count) {
         entry.moment.state = StateHold::make(cache.account_, cache.layout_.floats, Holder::checkpoint, false);
-        snapshots_.push_back({tokens_done - 1, entry.moment.state.memory()});
+        kept_.emplace_back(entry.moment.state);
+        snapshots_.push_back({tokens_done - 1, kept_.back().memory()});
       } else {
         keeps_last_ = true;
       }
@@ -70,7 +71,8 @@ CacheStep::CacheStep(Cache &cache, std::span<const int32_t> tokens, bool is_fina
     }
   }
   if (!state_) state_ = now.state;
-  from_ = now.state ? now.state.memory() : state_.memory();
+  to_ = StatePin(state_);
+  from_ = StatePin(now.state ? now.state : state_);
 }
 
 void CacheStep::commit() noexcept {

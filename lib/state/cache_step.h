@@ -27,8 +27,8 @@ class CacheStep {
   CacheStep(CacheStep &&) = default;
 
   // Memory of the executor: the state before the step, and where that after it goes, which may be the same.
-  const void *from() const { return from_; }
-  void *state() const { return state_.memory(); }
+  const void *from() const { return from_.memory(); }
+  void *state() const { return to_.memory(); }
   std::span<const Snapshot> snapshots() const { return snapshots_; }  // rising; none at the last token
 
   void commit() noexcept;
@@ -37,7 +37,8 @@ class CacheStep {
   Cache &cache_;
   std::span<const int32_t> tokens_;
   StateHold state_;
-  const void *from_;
+  StatePin from_, to_;
+  std::vector<StatePin> kept_;  // of snapshots_
   std::vector<Snapshot> snapshots_;
   std::shared_ptr<std::vector<Checkpoint>> checkpoints_;  // NULL: as before. The last one may await the final state
   bool keeps_last_ = false;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/state_memory.h"
 
 namespace libwkv {
 
@@ -27,44 +28,6 @@ void transpose_wkv(const StateLayout &layout, const float *from, float *to) noex
 
 namespace {
 
-// A block of a StateMemory, counted while it lives.
-class DeviceBlock {
- public:
-  DeviceBlock() = default;
-  DeviceBlock(std::shared_ptr<MemoryAccount> account, MemoryKind kind, bool is_zero)
-      : account_(std::move(account)), kind_(kind) {
-    StateMemory &memory = *account_->state_memory();
-    account_->reserve(kind_, memory.bytes());
-    try {
-      data_ = memory.allocate();
-      if (is_zero) memory.zero(data_);
-    } catch (...) {
-      if (data_) memory.release(data_);
-      account_->release(kind_, memory.bytes());
-      throw;
-    }
-  }
-  DeviceBlock(const DeviceBlock &) = delete;
-  DeviceBlock &operator=(const DeviceBlock &) = delete;
-  ~DeviceBlock() {
-    account_->state_memory()->release(data_);
-    account_->release(kind_, account_->state_memory()->bytes());
-  }
-
-  void *data() const { return data_; }
-  StateMemory &memory() const { return *account_->state_memory(); }
-  void count_as(MemoryKind kind) noexcept {
-    if (kind == kind_) return;
-    account_->move(kind_, kind, memory().bytes());
-    kind_ = kind;
-  }
-
- private:
-  std::shared_ptr<MemoryAccount> account_;
-  MemoryKind kind_;
-  void *data_ = nullptr;
-};
-
 std::unique_ptr<float[]> make_floats(size_t count) {
   std::unique_ptr<float[]> floats(new (std::nothrow) float[count]);
   if (!floats) fail(WKV_OUT_OF_MEMORY, "no memory for %zu bytes", count * sizeof(float));
@@ -83,9 +46,8 @@ class State {
       floats_ = Buffer(account, kind_of(holder), floats * sizeof(float), is_zero);
   }
 
-  void *memory() const { return block_ ? block_->data() : floats_.data(); }
   float *host_floats() const { return block_ ? nullptr : floats_.as<float>(); }
-  StateMemory *device() const { return block_ ? &block_->memory() : nullptr; }
+  StateBlock *block() { return block_ ? &*block_ : nullptr; }
   size_t host_bytes() const { return floats_.size(); }
 
   void add(Holder holder) noexcept {
@@ -125,8 +87,8 @@ class State {
 
   mutable std::mutex mutex_;
   std::array<size_t, 3> holds_{};
-  Buffer floats_;                     // of a state on the host
-  std::optional<DeviceBlock> block_;  // of one on a device
+  Buffer floats_;                    // of a state on the host
+  std::optional<StateBlock> block_;  // of one on a device
 };
 
 StateHold StateHold::make(const std::shared_ptr<MemoryAccount> &account, size_t floats, Holder holder, bool is_zero) {
@@ -150,27 +112,46 @@ StateHold::~StateHold() {
 
 StateHold StateHold::as(Holder holder) const noexcept { return StateHold(state_, holder); }
 bool StateHold::is_only() const noexcept { return state_ && state_->is_only(); }
-void *StateHold::memory() const { return state_ ? state_->memory() : nullptr; }
 float *StateHold::host_floats() const { return state_ ? state_->host_floats() : nullptr; }
 
+bool StateHold::park() const {
+  StateBlock *block = state_ ? state_->block() : nullptr;
+  return !block || block->park();
+}
+
 void StateHold::zero() const {
-  if (StateMemory *device = state_->device()) return device->zero(state_->memory());
-  std::memset(state_->memory(), 0, state_->host_bytes());
+  if (StateBlock *block = state_->block()) return block->zero();
+  std::memset(state_->host_floats(), 0, state_->host_bytes());
 }
 
 void StateHold::copy_from(const StateHold &other) const {
-  if (StateMemory *device = state_->device()) return device->copy(other.memory(), state_->memory());
-  std::memcpy(state_->memory(), other.memory(), state_->host_bytes());
+  if (StateBlock *block = state_->block()) return block->copy_from(*other.state_->block());
+  std::memcpy(state_->host_floats(), other.host_floats(), state_->host_bytes());
 }
 
 void StateHold::read(size_t first, std::span<float> values) const {
-  if (StateMemory *device = state_->device()) return device->read(state_->memory(), first, values);
+  if (StateBlock *block = state_->block()) return block->read(first, values);
   std::memcpy(values.data(), host_floats() + first, values.size_bytes());
 }
 
 void StateHold::write(size_t first, std::span<const float> values) const {
-  if (StateMemory *device = state_->device()) return device->write(state_->memory(), first, values);
+  if (StateBlock *block = state_->block()) return block->write(first, values);
   std::memcpy(host_floats() + first, values.data(), values.size_bytes());
+}
+
+StatePin::StatePin(StateHold hold) : hold_(std::move(hold)) {
+  StateBlock *block = hold_.state_->block();
+  memory_ = block ? block->pin() : hold_.state_->host_floats();
+}
+
+StatePin &StatePin::operator=(StatePin &&other) noexcept {
+  std::swap(hold_, other.hold_);
+  std::swap(memory_, other.memory_);
+  return *this;
+}
+
+StatePin::~StatePin() {
+  if (memory_ && hold_.state_->block()) hold_.state_->block()->unpin();
 }
 
 StateView::StateView(const StateHold &hold, size_t floats) : floats_(hold.host_floats()) {

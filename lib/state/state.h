@@ -53,7 +53,6 @@ class StateHold {
   explicit operator bool() const { return state_ != nullptr; }
   bool is_same(const StateHold &other) const { return state_ == other.state_; }
   bool is_only() const noexcept;  // no other reference exists: only then may it be written to. False for none
-  void *memory() const;           // NULL for none. Only the executor follows it: it may lie on a device
   float *host_floats() const;     // NULL for none, and for a state on a device
 
   // For a state that there is. What can fail throws WKV_DEVICE.
@@ -61,11 +60,30 @@ class StateHold {
   void copy_from(const StateHold &other) const;
   void read(size_t first, std::span<float> values) const;
   void write(size_t first, std::span<const float> values) const;
+  // Moves a state on a device to the host's memory until it is next used. False: a step uses it. Throws
+  // WKV_OUT_OF_MEMORY.
+  bool park() const;
 
  private:
+  friend class StatePin;
   StateHold(State *state, Holder holder) noexcept;
   State *state_ = nullptr;
   Holder holder_ = Holder::cache;
+};
+
+// A reference to a state that there is, which keeps it where the executor finds it. Move-only.
+class StatePin {
+ public:
+  StatePin() = default;
+  explicit StatePin(StateHold hold);  // throws WKV_OUT_OF_MEMORY, WKV_DEVICE
+  StatePin(StatePin &&other) noexcept { *this = std::move(other); }
+  StatePin &operator=(StatePin &&other) noexcept;
+  ~StatePin();
+  void *memory() const { return memory_; }  // only the executor follows it: it may lie on a device
+
+ private:
+  StateHold hold_;
+  void *memory_ = nullptr;
 };
 
 // All floats of a state that there is, to be read in the host's memory: its own, or a copy of what lies on a device.

@@ -48,6 +48,12 @@ struct SamplerLimits {
   std::span<const int32_t> banned = {};
 };
 
+// A choice that has not happened yet.
+struct SamplerChoice {
+  int32_t token;
+  Random random;  // after the draw
+};
+
 // Every function expects its caller to hold busy(), throws before it changes anything, and takes logits of at least
 // one and fewer than 2^31 tokens.
 class Sampler {
@@ -56,14 +62,12 @@ class Sampler {
   // One that goes on from where another was.
   Sampler(SamplerOptions options, SamplerState state);
 
-  // A choice that has not happened yet.
-  struct Choice {
-    int32_t token;
-    Random random;  // after the draw
-  };
+  using Choice = SamplerChoice;
   // Throws WKV_INVALID when no token is left. Reserves what commit needs, so that a caller with several samplers can
   // choose with all of them before any of them moves.
   Choice choose(std::span<const float> logits, const SamplerLimits &limits = {});
+  // Only the reserving, for a choice that is made elsewhere.
+  void reserve() { reserve_count(); }
   void commit(const Choice &choice) noexcept;
 
   int32_t sample(std::span<const float> logits) {

@@ -203,6 +203,7 @@ TEST_F(Arguments, cache) {
   refused(WKV_INVALID, [&](wkv_error *e) { return wkv_cache_assign(nullptr, cache_, e); });
   refused(WKV_INVALID, [&](wkv_error *e) { return wkv_cache_assign(cache_, nullptr, e); });
   refused(WKV_INVALID, [&](wkv_error *e) { return wkv_cache_reset(nullptr, e); });
+  refused(WKV_INVALID, [&](wkv_error *e) { return wkv_cache_park(nullptr, e); });
   refused(WKV_INVALID, [&](wkv_error *e) { return wkv_cache_get_info(nullptr, &info, e); });
   refused(WKV_INVALID, [&](wkv_error *e) { return wkv_cache_get_info(cache_, nullptr, e); });
   EXPECT_EQ(out, untouched);
