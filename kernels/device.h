@@ -136,6 +136,7 @@ struct DeviceSampler {
 struct DeviceLogits {
   int64_t row;
   float *logits;                 // host memory [vocab_size]; NULL: not wanted
+  float *device_logits;          // device memory [vocab_size]; NULL: not wanted
   const DeviceSampler *sampler;  // NULL: none
   int32_t *token;                // host memory: what the sampler chose, -1 when no token was left
 };
@@ -201,6 +202,10 @@ struct DeviceTable {
   void *(*state_park)(DeviceModel *model, void *state, DeviceFailure *failure);
   void *(*state_unpark)(DeviceModel *model, void *parked, DeviceFailure *failure);
   void (*parked_free)(DeviceModel *model, void *parked);
+
+  // Where float `first` of a state lies, and the stream of all work (cudaStream_t).
+  void *(*state_place)(DeviceModel *model, void *state, size_t first);
+  void *(*queue)(DeviceModel *model);
 
   // Makes room for steps; on failure the old room is still there or is made again when it is next needed.
   bool (*reserve)(DeviceModel *model, int64_t rows, int64_t logits_rows, DeviceFailure *failure);

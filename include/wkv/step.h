@@ -20,9 +20,11 @@ extern "C" {
 /** Flags of wkv_step_item. */
 enum {
   WKV_STEP_ALL_LOGITS = 1, /* logits of every token, float32[tokens_count][vocab_size], instead of the last one's */
-  WKV_STEP_ALL_STATES = 2  /* keep the state after each of at most WKV_VERIFY_TOKENS tokens: wkv_cache_rollback can go
-                              to any of them, and to where the step began, until the next step. A host that lets a
-                              step verify drafted tokens accepts a beginning of them that way. */
+  WKV_STEP_DEVICE_LOGITS =
+      4,                  /* logits is memory of the model's GPU: scores are copied there and never come to the host */
+  WKV_STEP_ALL_STATES = 2 /* keep the state after each of at most WKV_VERIFY_TOKENS tokens: wkv_cache_rollback can go
+                             to any of them, and to where the step began, until the next step. A host that lets a
+                             step verify drafted tokens accepts a beginning of them that way. */
 };
 /** Most tokens of an item with WKV_STEP_ALL_STATES. */
 enum { WKV_VERIFY_TOKENS = 32 };

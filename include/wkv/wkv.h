@@ -10,6 +10,7 @@
 #include <wkv/device.h>
 #include <wkv/generation.h>
 #include <wkv/initial_state.h>
+#include <wkv/interop.h>
 #include <wkv/model.h>
 #include <wkv/prefix_store.h>
 #include <wkv/sampler.h>

@@ -398,6 +398,10 @@ void parked_free(DeviceModel *model, void *parked) {
   model->pool.free_parked(parked);
 }
 
+void *state_place(DeviceModel *model, void *state, size_t first) { return model->pool.place_of(state, first); }
+
+void *queue(DeviceModel *model) { return model->stream; }
+
 bool reserve(DeviceModel *model, int64_t rows, int64_t logits_rows, DeviceFailure *failure) {
   return guarded(failure, false, [&] {
     const OnDevice on(model->options.index);
@@ -416,7 +420,7 @@ constexpr DeviceTable table{
     sizeof(DeviceTable), device_table_version, "cuda",      count_devices, describe,   part_bytes, copies_bytes,
     state_bytes,         workspace_bytes,      chunk_rows,  create,        destroy,    load,       finish_load,
     name_kernels,        state_allocate,       state_free,  state_zero,    state_copy, state_read, state_write,
-    state_park,          state_unpark,         parked_free, reserve,       run};
+    state_park,          state_unpark,         parked_free, state_place,   queue,      reserve,    run};
 
 }  // namespace
 }  // namespace libwkv::kernels

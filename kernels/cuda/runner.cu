@@ -74,9 +74,8 @@ struct WorkPlaces {
 WorkPlaces work_places(const RunnerModel &m, int64_t rows, int64_t logits_rows) {
   WorkPlaces p{};
   const bool has_many = fits_many(m), has_few = fits_few(m);
-  const int64_t most_scores = has_many ? many_bucket(logits_rows) : logits_rows;
   p.scores = most_batch_bytes(rows, logits_rows);
-  p.tokens = p.scores + aligned(static_cast<size_t>(most_scores * m.shape.vocab_size) * sizeof(float));
+  p.tokens = p.scores + aligned(static_cast<size_t>(logits_rows * m.shape.vocab_size) * sizeof(float));
   p.sampling = p.tokens + aligned(static_cast<size_t>(logits_rows) * sizeof(int32_t));
   p.few = p.sampling + aligned(sample_workspace_bytes(m.device, m.shape.vocab_size, logits_rows));
   p.stream = p.few +
@@ -84,8 +83,7 @@ WorkPlaces work_places(const RunnerModel &m, int64_t rows, int64_t logits_rows) 
   p.shared = p.stream + (fits_stream(m) ? aligned(stream_workspace_bytes(m.shape)) : 0);
   const bool is_always_few = has_few && rows <= few_rows;
   size_t shared = 0;
-  if (has_many && !is_always_few)
-    shared = many_workspace_bytes(m.device, m.shape, widest_format(m), many_bucket(rows), most_scores);
+  if (has_many && !is_always_few) shared = many_workspace_bytes(m.device, m.shape, widest_format(m), rows, logits_rows);
   if (!has_many && !is_always_few) shared = plain_workspace_bytes(m.shape, rows);
   p.bytes = p.shared + aligned(shared);
   return p;
@@ -110,7 +108,7 @@ bool Runner::begin(const RunnerModel &model, kernels::DeviceFailure *failure) {
   has_many_ = fits_many(model);
   graphs_.reserve(most_graphs);
   if (!check(cudaStreamCreateWithFlags(&capture_, cudaStreamNonBlocking), "a stream", failure)) return false;
-  if (has_many_ && !check(many_create(&plans_), "cuBLASLt", failure)) return false;
+  if (has_many_ && !check(many_create(model.device, &plans_), "cuBLASLt", failure)) return false;
   if (!has_stream_) return true;
   return check(cudaMalloc(&copies_, copies_bytes(model)), "the weights", failure) &&
          check(stream_pack(model.stream, model.device, model.shape, model.weights, copies_), "the weights", failure) &&
@@ -304,17 +302,6 @@ bool Runner::asks_on_the_way(const Kind &kind) const {
   return way == Way::plain || way == Way::many;
 }
 
-// What a kind of batch needs once before it is enqueued or captured.
-cudaError_t Runner::prepare(const Kind &kind) {
-  if (way_of(kind) != Way::many) return cudaSuccess;
-  const std::pair<int64_t, int64_t> bucket{many_bucket(kind.rows), many_bucket(kind.logits)};
-  if (std::find(prepared_.begin(), prepared_.end(), bucket) != prepared_.end()) return cudaSuccess;
-  const cudaError_t error = many_prepare(plans_, model_.stream, model_.device, model_.shape, model_.weights, kind.rows,
-                                         kind.logits, work_, scores_);
-  if (error == cudaSuccess) prepared_.push_back(bucket);
-  return error;
-}
-
 // Everything of a chunk that happens on the device, up to chosen tokens and the first scores in pinned memory.
 cudaError_t Runner::enqueue(cudaStream_t stream, const Kind &kind, const LayerHook *hook, bool *stopped) {
   cudaError_t error = cudaMemcpyAsync(memory_, batch_host_, batch_bytes(kind), cudaMemcpyHostToDevice, stream);
@@ -389,6 +376,16 @@ cudaError_t Runner::launch(const Kind &kind) {
 cudaError_t Runner::deliver(const kernels::DeviceBatch &batch) {
   cudaError_t error = cudaStreamSynchronize(model_.stream);
   if (error != cudaSuccess) return error;
+  bool has_sent = false;
+  for (size_t i = 0; i < batch.logits_count; i++)
+    if (batch.logits[i].device_logits) {
+      error = cudaMemcpyAsync(batch.logits[i].device_logits, scores_ + i * static_cast<size_t>(model_.shape.vocab_size),
+                              static_cast<size_t>(model_.shape.vocab_size) * sizeof(float), cudaMemcpyDeviceToDevice,
+                              model_.stream);
+      if (error != cudaSuccess) return error;
+      has_sent = true;
+    }
+  if (has_sent && (error = cudaStreamSynchronize(model_.stream)) != cudaSuccess) return error;
   for (size_t i = 0, chosen = 0; i < batch.logits_count; i++)
     if (batch.logits[i].sampler) *batch.logits[i].token = tokens_host_[chosen++];
   const size_t vocab = static_cast<size_t>(model_.shape.vocab_size), at_once = static_cast<size_t>(scores_host_rows_);
@@ -412,8 +409,7 @@ cudaError_t Runner::deliver(const kernels::DeviceBatch &batch) {
 DeviceOutcome Runner::run(const kernels::DeviceBatch &batch, kernels::DeviceFailure *failure) {
   const Kind kind = write_batch(batch);
   bool stopped = false;
-  if (!check(prepare(kind), "a step", failure) || !check(send_lists(batch), "a step", failure))
-    return DeviceOutcome::failed;
+  if (!check(send_lists(batch), "a step", failure)) return DeviceOutcome::failed;
   cudaError_t error;
   if (batch.is_cancelled && asks_on_the_way(kind)) {
     // Two layers are on their way at any time: the device does not wait for the host, and a cancel not for long.

@@ -67,7 +67,6 @@ class Runner {
   Batch device_batch(const Kind &kind) const;
   Way way_of(const Kind &kind) const;
   bool asks_on_the_way(const Kind &kind) const;
-  cudaError_t prepare(const Kind &kind);
   cudaError_t enqueue(cudaStream_t stream, const Kind &kind, const LayerHook *hook, bool *stopped);
   cudaError_t launch(const Kind &kind);
   cudaError_t deliver(const kernels::DeviceBatch &batch);
@@ -78,7 +77,6 @@ class Runner {
   bool has_few_ = false, has_stream_ = false, has_many_ = false;
   void *copies_ = nullptr;  // on the device: weights in the order of the stream way
   ManyPlans *plans_ = nullptr;
-  std::vector<std::pair<int64_t, int64_t>> prepared_;  // buckets of rows and scores that many has been timed for
 
   int64_t rows_ = 0, logits_rows_ = 0;
   char *batch_host_ = nullptr;  // pinned

@@ -11,7 +11,7 @@ constexpr size_t chunk_bytes = size_t{64} << 20;  // of slots taken from the dri
 constexpr size_t staging_floats = size_t{1} << 20;
 
 // Where float `at` of libwkv's layout lies; is_half says whether it is stored as half.
-__device__ char *place(const StateShape &shape, char *state, size_t at, bool *is_half) {
+__host__ __device__ char *place(const StateShape &shape, char *state, size_t at, bool *is_half) {
   const size_t shifts = 2 * static_cast<size_t>(shape.width);
   const size_t layer_floats = shifts + static_cast<size_t>(shape.heads * shape.head_size * shape.head_size);
   const size_t layer = at / layer_floats, within = at % layer_floats;
@@ -107,6 +107,11 @@ bool StatePool::zero(void *state, kernels::DeviceFailure *failure) {
 
 bool StatePool::copy(const void *from, void *to, kernels::DeviceFailure *failure) {
   return check(cudaMemcpyAsync(to, from, slot_bytes(), cudaMemcpyDeviceToDevice, stream_), "copying a state", failure);
+}
+
+void *StatePool::place_of(void *state, size_t first) const {
+  bool is_half;
+  return place(shape_, static_cast<char *>(state), first, &is_half);
 }
 
 void *StatePool::park(void *state, kernels::DeviceFailure *failure) {

@@ -26,6 +26,7 @@ class StatePool {
   // Floats of libwkv's layout: per layer att shift [C], ffn shift [C], WKV [H][N key][N value].
   bool read(const void *state, size_t first, size_t count, float *values, kernels::DeviceFailure *failure);
   bool write(void *state, size_t first, size_t count, const float *values, kernels::DeviceFailure *failure);
+  void *place_of(void *state, size_t first) const;
   void *park(void *state, kernels::DeviceFailure *failure);
   void *unpark(void *parked, kernels::DeviceFailure *failure);
   void free_parked(void *parked);

@@ -16,7 +16,7 @@ using namespace libwkv;
 namespace {
 
 constexpr size_t most_items = 65536;
-constexpr uint32_t known_flags = WKV_STEP_ALL_LOGITS | WKV_STEP_ALL_STATES;
+constexpr uint32_t known_flags = WKV_STEP_ALL_LOGITS | WKV_STEP_ALL_STATES | WKV_STEP_DEVICE_LOGITS;
 constexpr size_t most_tokens = size_t{1} << 31;  // of one item: far beyond any use, and sums cannot overflow
 
 wkv_status step_items(wkv_model *model, wkv_step_item *items, size_t items_count, const StepWatch &watch) {
@@ -68,7 +68,7 @@ wkv_status step_items(wkv_model *model, wkv_step_item *items, size_t items_count
     references.push_back(item.cache->object);
     entry.cache = item.cache->object.get();
     entry.tokens = {item.tokens, item.tokens_count};
-    entry.logits = item.logits;
+    (item.flags & WKV_STEP_DEVICE_LOGITS ? entry.device_logits : entry.logits) = item.logits;
     entry.logits_count = item.logits_count;
     entry.wants_all_logits = (item.flags & WKV_STEP_ALL_LOGITS) != 0;
     entry.keeps_all_states = (item.flags & WKV_STEP_ALL_STATES) != 0;

@@ -161,7 +161,8 @@ RunOutcome DeviceExecutor::run(const Batch &batch, const LayerWatch *watch) noex
     segments_.push_back(
         {segment.from, segment.state, segment.begin, segment.end, segment.snapshots.data(), segment.snapshots.size()});
   logits_.clear();
-  for (const LogitsRow &one : batch.logits) logits_.push_back({one.row, one.logits, one.sampler, one.token});
+  for (const LogitsRow &one : batch.logits)
+    logits_.push_back({one.row, one.logits, one.device_logits, one.sampler, one.token});
   const kernels::DeviceBatch whole{batch.tokens.data(),
                                    static_cast<int64_t>(batch.tokens.size()),
                                    segments_.data(),
@@ -178,6 +179,17 @@ RunOutcome DeviceExecutor::run(const Batch &batch, const LayerWatch *watch) noex
     default:
       return RunOutcome::failed;
   }
+}
+
+StateTensor DeviceExecutor::state_tensor(const StateHold &hold, int64_t layer, wkv_state_part part) {
+  const StatePin pin(hold);
+  const size_t width = static_cast<size_t>(shape_.width);
+  const size_t layer_floats = 2 * width + static_cast<size_t>(shape_.heads * shape_.head_size * shape_.head_size);
+  const size_t first = static_cast<size_t>(layer) * layer_floats + (part == WKV_STATE_ATT_SHIFT   ? 0
+                                                                    : part == WKV_STATE_FFN_SHIFT ? width
+                                                                                                  : 2 * width);
+  return {table_.state_place(handle_->model(), pin.memory(), first), options_.index,
+          options_.has_half_state && part == WKV_STATE_WKV};
 }
 
 void DeviceExecutor::parallel(size_t count, void (*body)(void *context, size_t index), void *context) noexcept {

@@ -55,6 +55,8 @@ class DeviceExecutor final : public Executor {
   RunOutcome run(const Batch &batch, const LayerWatch *watch) noexcept override;
   const char *fault() const noexcept override { return failure_.text; }
   bool chooses() const override { return true; }
+  StateTensor state_tensor(const StateHold &hold, int64_t layer, wkv_state_part part) override;
+  void *queue() override { return table_.queue(handle_->model()); }
   void lock() override { mutex_.lock(); }
   void unlock() override { mutex_.unlock(); }
   void parallel(size_t count, void (*body)(void *context, size_t index), void *context) noexcept override;

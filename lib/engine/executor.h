@@ -8,7 +8,10 @@
 #include <span>
 #include <string>
 
+#include <wkv/cache.h>
+
 #include "kernels/device.h"
+#include "state/state.h"
 
 namespace libwkv {
 
@@ -26,7 +29,8 @@ struct Segment {
 // A row whose scores are wanted, or a token chosen from them where they are.
 struct LogitsRow {
   int64_t row;
-  float *logits;  // [vocab_size]; NULL: only the token is wanted
+  float *logits;                   // [vocab_size]; NULL: not wanted on the host
+  float *device_logits = nullptr;  // the same in the device's memory
   const kernels::DeviceSampler *sampler = nullptr;
   int32_t *token = nullptr;  // with a sampler: -1 when no token is left to choose from
 };
@@ -41,6 +45,13 @@ struct Batch {
 struct LayerWatch {
   bool (*is_cancelled)(void *user, int64_t layers_done);
   void *user;
+};
+
+// A part of a state in a device's memory.
+struct StateTensor {
+  void *data = nullptr;
+  int32_t device = 0;
+  bool is_half = false;
 };
 
 enum class RunOutcome { done, cancelled, failed };
@@ -65,8 +76,12 @@ class Executor {
   virtual RunOutcome run(const Batch &batch, const LayerWatch *watch) noexcept = 0;
   // Why run failed.
   virtual const char *fault() const noexcept { return ""; }
-  // Rows of a batch may have a sampler.
+  // Rows of a batch may have a sampler, and scores may stay on the device.
   virtual bool chooses() const { return false; }
+  // Where the numbers of a part of a state lie in the device's memory, and the queue that all work goes through. Only
+  // asked of executors that choose.
+  virtual StateTensor state_tensor(const StateHold &, int64_t, wkv_state_part) { return {}; }
+  virtual void *queue() { return nullptr; }
   // Held from reserve to the last run of a step: steps of one model take turns.
   virtual void lock() = 0;
   virtual void unlock() = 0;

@@ -128,8 +128,23 @@ std::shared_ptr<Model> Model::load(formats::Checkpoint checkpoint, const LoadOpt
   write_text(info.compute_types, executor.compute_types);
   write_text(info.device, executor.device);
   write_text(info.kernels, executor.kernels);
-  model->files_ = std::move(checkpoint.files);
+  if (device < 0) model->files_ = std::move(checkpoint.files);  // a device has its own copy of everything
   return model;
+}
+
+StateTensor Model::state_tensor(const Cache &cache, int64_t layer, wkv_state_part part) const {
+  if (!executor_->chooses()) fail(WKV_UNSUPPORTED, "the model is on the cpu: wkv_cache_read_state reads its states");
+  if (layer < 0 || layer >= hyper_.layers)
+    fail(WKV_INVALID, "layer %lld is outside the model's %lld layers", static_cast<long long>(layer),
+         static_cast<long long>(hyper_.layers));
+  (void)cache.part_values(part);
+  if (!cache.now().state) fail(WKV_NOT_FOUND, "the state is all zero and has no memory yet");
+  return executor_->state_tensor(cache.now().state, layer, part);
+}
+
+void *Model::queue() const {
+  if (!executor_->chooses()) fail(WKV_UNSUPPORTED, "the model is on the cpu");
+  return executor_->queue();
 }
 
 uint64_t Model::parked_bytes() const {

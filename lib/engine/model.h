@@ -20,6 +20,7 @@
 namespace libwkv {
 
 class Executor;
+struct StateTensor;
 struct SamplerChoice;
 struct SamplerLimits;
 class Sampler;
@@ -50,6 +51,7 @@ struct StepItem {
   Cache *cache = nullptr;
   std::span<const int32_t> tokens;
   float *logits = nullptr;
+  float *device_logits = nullptr;  // in place of logits: memory of the executor's device
   size_t logits_count = 0;
   bool wants_all_logits = false;
   bool keeps_all_states = false;
@@ -87,6 +89,11 @@ class Model {
 
   const std::shared_ptr<MemoryAccount> &account() const { return account_; }
   std::shared_ptr<Cache> create_cache(CacheOptions options = {}) const;
+
+  // Where a part of a cache's state lies on the device. Expects the caller to hold the cache.
+  StateTensor state_tensor(const Cache &cache, int64_t layer, wkv_state_part part) const;
+  // The device's queue of the model's work. Throws WKV_UNSUPPORTED on the CPU.
+  void *queue() const;
 
   // Whether a sampler's choices are made where the scores are, so that these need not travel.
   bool chooses_on_device(const Sampler &sampler) const;

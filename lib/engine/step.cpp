@@ -62,7 +62,7 @@ void check_item(const StepItem &item, size_t vocab, const MemoryAccount *account
   if (item.keeps_all_states && item.tokens.size() > WKV_VERIFY_TOKENS)
     fail(WKV_INVALID, "tokens_count is %zu, at most %d go with WKV_STEP_ALL_STATES", item.tokens.size(),
          WKV_VERIFY_TOKENS);
-  if (item.logits) {
+  if (item.logits || item.device_logits) {
     size_t rows = item.wants_all_logits ? item.tokens.size() : 1;
     if (item.logits_count / vocab < rows)
       fail(WKV_INVALID, "logits_count is %zu, needed are %zu rows of %zu", item.logits_count, rows, vocab);
@@ -106,6 +106,11 @@ bool Model::chooses_on_device(const Sampler &sampler) const { return executor_->
 void Model::step(std::span<StepItem> items, const StepWatch &watch) {
   size_t vocab = static_cast<size_t>(hyper_.vocab_size);
   Taken taken(2 * items.size());
+  for (StepItem &item : items)
+    if (item.device_logits && !item.fault && !executor_->chooses()) {
+      item.fault = "logits is said to be a GPU's memory, and the model is on the cpu";
+      item.status = WKV_INVALID;
+    }
   check_items(items, vocab, account_.get(), taken);
 
   std::lock_guard lock(*executor_);
@@ -119,7 +124,8 @@ void Model::step(std::span<StepItem> items, const StepWatch &watch) {
     if (item.tokens.empty()) continue;
     items_total++;
     rows_total += item.tokens.size();
-    if (item.logits || item.sampler) logits_total += item.logits && item.wants_all_logits ? item.tokens.size() : 1;
+    const bool has_place = item.logits || item.device_logits;
+    if (has_place || item.sampler) logits_total += has_place && item.wants_all_logits ? item.tokens.size() : 1;
     samplers += item.sampler != nullptr;
     unseen += item.sampler && !item.logits && !chooses(item);
   }
@@ -183,13 +189,14 @@ void Model::step(std::span<StepItem> items, const StepWatch &watch) {
                           std::span<const RowState>(row_states).subspan(first_state)});
       tokens.insert(tokens.end(), part.begin(), part.end());
       const bool is_last = one.done + count == item.tokens.size();
-      if (item.logits && item.wants_all_logits) {
+      const auto at = [&](float *place, size_t r) { return place ? place + (one.done + r) * vocab : nullptr; };
+      if ((item.logits || item.device_logits) && item.wants_all_logits) {
         for (size_t r = 0; r < count; r++)
-          logits.push_back({begin + static_cast<int64_t>(r), item.logits + (one.done + r) * vocab});
-      } else if (is_last && (item.logits || item.sampler)) {
+          logits.push_back({begin + static_cast<int64_t>(r), at(item.logits, r), at(item.device_logits, r)});
+      } else if (is_last && (item.logits || item.device_logits || item.sampler)) {
         float *place = item.logits;
-        if (!place && !chooses(item)) place = unseen_logits.as<float>() + unseen_rows++ * vocab;
-        logits.push_back({end - 1, place});
+        if (!place && item.sampler && !chooses(item)) place = unseen_logits.as<float>() + unseen_rows++ * vocab;
+        logits.push_back({end - 1, place, item.device_logits});
       }
       if (is_last && item.sampler) {
         choosing.push_back({&item, logits.back().logits, {0, item.sampler->state().random}, {}});

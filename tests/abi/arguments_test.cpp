@@ -204,6 +204,13 @@ TEST_F(Arguments, cache) {
   refused(WKV_INVALID, [&](wkv_error *e) { return wkv_cache_assign(cache_, nullptr, e); });
   refused(WKV_INVALID, [&](wkv_error *e) { return wkv_cache_reset(nullptr, e); });
   refused(WKV_INVALID, [&](wkv_error *e) { return wkv_cache_park(nullptr, e); });
+  {
+    auto tensor = sized<wkv_device_tensor>();
+    void *stream = nullptr;
+    refused(WKV_INVALID, [&](wkv_error *e) { return wkv_cache_get_tensor(nullptr, 0, 0, &tensor, e); });
+    refused(WKV_INVALID, [&](wkv_error *e) { return wkv_model_get_stream(nullptr, &stream, e); });
+    refused(WKV_INVALID, [&](wkv_error *e) { return wkv_model_get_stream(model(), nullptr, e); });
+  }
   refused(WKV_INVALID, [&](wkv_error *e) { return wkv_cache_get_info(nullptr, &info, e); });
   refused(WKV_INVALID, [&](wkv_error *e) { return wkv_cache_get_info(cache_, nullptr, e); });
   EXPECT_EQ(out, untouched);
