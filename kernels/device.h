@@ -125,10 +125,10 @@ struct DeviceSampler {
   int32_t top_k;                     // 0: all
   int32_t ids_end;                   // ids from here on are never chosen
   double repetition, presence, frequency;
-  const int32_t *counted_tokens;  // what penalties remember
+  const int32_t *counted_tokens;  // rising; what penalties remember
   const double *counts;
   size_t counts_count;
-  const int32_t *bias_tokens;  // added to scores before everything else; a banned token has -infinity
+  const int32_t *bias_tokens;  // never falling; added to scores before everything else, a ban is -infinity
   const float *biases;
   size_t biases_count;
 };

@@ -113,7 +113,8 @@ typedef struct wkv_memory_plan {
                             states and prefix stores' entries with a state of their own */
   uint32_t step_tokens;  /* tokens of the largest step, all items together; 0: chunk_tokens of the options or more */
   uint32_t step_logits;  /* rows of scores of the step that has most, sampled ones included; 0: 1 */
-  uint32_t step_sampled; /* items that sample without having their logits written out, of the step that has most */
+  uint32_t step_sampled; /* items that sample without having their logits written out, of the step that has most;
+                            on a GPU they cost nothing, but with typical_p 4 * vocab_size bytes each on top */
   uint32_t step_spares;  /* items of the largest step that has a sampler or progress: each needs a spare state */
   /* answered */
   uint64_t weights_bytes; /* mapped parts included */

@@ -25,11 +25,11 @@ inline bool fail(kernels::DeviceFailure *failure, int32_t status, const char *fo
   return false;
 }
 
-// True when there is no error. Running out of memory is no fault of the device, and is forgotten by the runtime.
+// True when there is no error. Running out of memory is no fault of the device.
 inline bool check(cudaError_t error, const char *what, kernels::DeviceFailure *failure) {
   if (error == cudaSuccess) return true;
+  (void)cudaGetLastError();  // the next call shall not take it for its own
   if (error == cudaErrorMemoryAllocation) {
-    (void)cudaGetLastError();
     return fail(failure, status_out_of_memory, "no device memory for %s", what);
   }
   return fail(failure, status_device, "%s: %s (%s)", what, cudaGetErrorString(error), cudaGetErrorName(error));

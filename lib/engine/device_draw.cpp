@@ -6,16 +6,7 @@
 
 namespace libwkv {
 
-bool DeviceDraw::can(const Sampler &sampler) {
-  const SamplerOptions &options = sampler.options();
-  if (options.typical_p < 1) return false;
-  // Several biases of one token are added one after another, which entries of a list that is worked on at once are not.
-  std::vector<int32_t> tokens;
-  tokens.reserve(options.biases.size());
-  for (const wkv_token_bias &bias : options.biases) tokens.push_back(bias.token);
-  std::sort(tokens.begin(), tokens.end());
-  return std::adjacent_find(tokens.begin(), tokens.end()) == tokens.end();
-}
+bool DeviceDraw::can(const Sampler &sampler) { return sampler.options().typical_p >= 1; }
 
 DeviceDraw::DeviceDraw(Sampler &sampler, const SamplerLimits &limits) : random_(sampler.state().random) {
   sampler.reserve();
@@ -34,21 +25,18 @@ DeviceDraw::DeviceDraw(Sampler &sampler, const SamplerLimits &limits) : random_(
       counted_.push_back(token);
       counts_.push_back(count);
     }
-  const auto ban = [&](std::span<const int32_t> tokens) {
-    for (const int32_t token : tokens) {
-      biased_.push_back(token);
-      biases_.push_back(-std::numeric_limits<float>::infinity());
-    }
-  };
-  ban(options.banned);
-  ban(limits.banned);
-  const size_t banned = biased_.size();
-  for (const wkv_token_bias &bias : options.biases)
-    if (std::find(biased_.begin(), biased_.begin() + static_cast<ptrdiff_t>(banned), bias.token) ==
-        biased_.begin() + static_cast<ptrdiff_t>(banned)) {
-      biased_.push_back(bias.token);
-      biases_.push_back(bias.bias);
-    }
+  // In rising order of tokens; those of one token in their order, bans first: nothing is added to -infinity.
+  std::vector<wkv_token_bias> all;
+  all.reserve(options.banned.size() + limits.banned.size() + options.biases.size());
+  for (const std::span<const int32_t> banned : {std::span<const int32_t>(options.banned), limits.banned})
+    for (const int32_t token : banned) all.push_back({token, -std::numeric_limits<float>::infinity()});
+  all.insert(all.end(), options.biases.begin(), options.biases.end());
+  std::stable_sort(all.begin(), all.end(),
+                   [](const wkv_token_bias &a, const wkv_token_bias &b) { return a.token < b.token; });
+  for (const wkv_token_bias &bias : all) {
+    biased_.push_back(bias.token);
+    biases_.push_back(bias.bias);
+  }
   options_.counted_tokens = counted_.data();
   options_.counts = counts_.data();
   options_.counts_count = counts_.size();

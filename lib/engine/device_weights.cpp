@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 
 #include "base/error.h"
@@ -48,6 +49,7 @@ class Planner {
         table_(table),
         shape_(device_shape(hyper)) {
     for (const auto &[name, tensor] : checkpoint.tensors) plan_.file_bytes += tensor.bytes.size();
+    is_all_f32_ = type == WKV_TYPE_DEFAULT && find("blocks.0.att.receptance.weight").type == StoredType::f32;
   }
 
   DeviceWeightPlan take() {
@@ -141,7 +143,7 @@ class Planner {
     const Format stored = exact_format(tensor.type);
     if (is_quantised(stored))
       fail(WKV_UNSUPPORTED, "tensor %s: low-rank matrices of type %s", name.c_str(), formats::name_of(tensor.type));
-    const bool is_wide = type_ == WKV_TYPE_F32 || (type_ == WKV_TYPE_DEFAULT && stored == Format::f32);
+    const bool is_wide = type_ == WKV_TYPE_F32 || (stored == Format::f32 && (is_all_f32_ || !fits_f16(tensor)));
     const bool is_transposed = tensor.strides[1] == 1 || tensor.strides[0] != 1;
     const int64_t rows = tensor.shape[is_transposed ? 0 : 1], columns = tensor.shape[is_transposed ? 1 : 0];
     add({part, layer, &tensor, name, stored, is_wide ? Format::f32 : Format::f16, rows, columns,
@@ -187,12 +189,30 @@ class Planner {
     matrix(DevicePart::ffn_value, l, ffn + "value.weight");
   }
 
+  // Files often have low-rank matrices as F32 beside narrower ones, though their numbers came from 16 bits. Those lose
+  // at most 2^-25 as F16, far below what fp32 sums lose; others stay as they are. Needs the numbers themselves.
+  static bool fits_f16(const Tensor &tensor) {
+    tensor.file->check_length();
+    const int64_t count = tensor.shape[1];
+    std::vector<float> row(static_cast<size_t>(count)), again(row.size());
+    std::vector<std::byte> halves(row.size() * 2);
+    for (int64_t r = 0; r < tensor.shape[0]; r++) {
+      formats::decode_row(tensor, r, row.data());
+      formats::encode(StoredType::f16, row.data(), count, halves.data());
+      formats::decode(StoredType::f16, halves.data(), count, again.data());
+      for (size_t i = 0; i < row.size(); i++)
+        if (!(std::fabs(row[i] - again[i]) <= 0x1p-25f)) return false;
+    }
+    return true;
+  }
+
   const formats::Checkpoint &checkpoint_;
   const HyperParameters &hyper_;
   const wkv_type type_;
   const kernels::DeviceOptions &options_;
   const kernels::DeviceTable &table_;
   const kernels::DeviceShape shape_;
+  bool is_all_f32_ = false;
   DeviceWeightPlan plan_;
   std::vector<std::pair<Format, uint64_t>> types_;
 };

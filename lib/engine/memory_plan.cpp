@@ -64,7 +64,7 @@ wkv_memory_plan plan_memory(const formats::Checkpoint &checkpoint, const LoadOpt
     workspace = table.workspace_bytes(&shape, &device_options, &formats, rows, scores);
   }
   plan.caches_bytes = multiply(add(asked.caches_count, asked.step_spares), plan.state_bytes);
-  plan.workspace_bytes = add(workspace, unseen_logits_bytes(hyper.vocab_size, sampled));
+  plan.workspace_bytes = add(workspace, unseen_logits_bytes(hyper.vocab_size, device < 0 ? sampled : 0));
   plan.total_bytes = add(add(plan.weights_bytes, plan.caches_bytes), plan.workspace_bytes);
   return plan;
 }

@@ -9,6 +9,7 @@
 #include <optional>
 #include <thread>
 
+#include "device_bench.h"
 #include "measure.h"
 #include "options.h"
 #include "report.h"
@@ -41,17 +42,11 @@ std::string processor_name() {
   return "unknown";
 }
 
-std::string percent_name(double share) {
-  char text[40];
-  std::snprintf(text, sizeof text, ", %g %% zeros", share * 100);
-  return text;
-}
-
 std::vector<Variant> make_variants(const Options &options) {
   std::vector<Variant> variants(options.zeros.size());
   for (size_t i = 0; i < variants.size(); i++) {
     variants[i].zeros = options.zeros[i];
-    if (options.zeros[i] > 0) variants[i].suffix = percent_name(options.zeros[i]);
+    variants[i].suffix = zeros_suffix(options.zeros[i]);
     if (options.random.empty()) {
       variants[i].path = options.model;
     } else {
@@ -189,6 +184,11 @@ int main(int argc, char **argv) {
         processor_name() + ", " + std::to_string(std::thread::hardware_concurrency()) + " cores";
     report.facts()["library"] = wkv_version();
     report.facts()["model"] = options.random.empty() ? options.model : std::string("random ") + options.random;
+    if (!options.device.empty()) {
+      measure_device(options, report);
+      options.json ? report.print_json() : report.print_table();
+      return 0;
+    }
     std::vector<Variant> variants = make_variants(options);
     if (options.file_load && variants[0].image) {
       note("loading from a file ...");

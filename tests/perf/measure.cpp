@@ -18,11 +18,12 @@
 namespace libwkv::perf {
 namespace {
 
-// Stops the program with the message of a failed call.
+// Stops the program with the message of a failed call, unless it failed for memory.
 struct Checked {
   wkv_error error{};
   Checked() { error.struct_size = sizeof error; }
   void operator()(wkv_status status) const {
+    if (status == WKV_OUT_OF_MEMORY) throw OutOfMemory(error.message);
     if (status != WKV_OK) give_up(std::string(wkv_status_name(status)) + ": " + error.message);
   }
 };
@@ -49,6 +50,8 @@ Subject::Subject(const std::string &path, std::span<const std::byte> bytes, cons
   wkv_model_options o{};
   o.struct_size = sizeof o;
   o.threads = threads;
+  o.device = options.device.empty() ? "cpu" : options.device.c_str();
+  o.state_type = options.state_type;
   o.kernels = options.kernels.empty() ? nullptr : options.kernels.c_str();
   o.is_reproducible = options.is_reproducible;
   o.chunk_tokens = options.chunk_tokens;
@@ -64,6 +67,7 @@ Subject::Subject(const std::string &path, std::span<const std::byte> bytes, cons
 }
 
 Subject::~Subject() {
+  for (wkv_sampler *sampler : samplers_) wkv_sampler_release(sampler);
   for (wkv_cache *row : rows_) wkv_cache_release(row);
   wkv_cache_release(cache_);
   wkv_model_release(model_);
@@ -105,13 +109,39 @@ double Subject::prefill(int tokens) {
   return tokens / (now_seconds() - begin);
 }
 
+void Subject::make_rows(size_t count) {
+  Checked checked;
+  wkv_sampler_options greedy{};
+  greedy.struct_size = sizeof greedy;
+  greedy.is_greedy = 1;
+  while (rows_.size() < count) {
+    wkv_cache *cache = nullptr;
+    checked(wkv_cache_create(model_, nullptr, &cache, &checked.error));
+    rows_.push_back(cache);
+  }
+  while (samplers_.size() < count) {
+    wkv_sampler *sampler = nullptr;
+    checked(wkv_sampler_create(&greedy, &sampler, &checked.error));
+    samplers_.push_back(sampler);
+  }
+  chosen_.resize(count);
+}
+
+wkv_step_item Subject::choosing_item(size_t row, const int32_t *tokens, size_t tokens_count) {
+  wkv_step_item item{};
+  item.struct_size = sizeof item;
+  item.cache = rows_[row];
+  item.tokens = tokens;
+  item.tokens_count = tokens_count;
+  item.sampler = samplers_[row];
+  item.next_token = &chosen_[row];
+  return item;
+}
+
 double Subject::batch(int rows, int steps) {
   Checked checked;
   size_t count = static_cast<size_t>(rows);
-  while (rows_.size() < count) {
-    rows_.push_back(nullptr);
-    checked(wkv_cache_create(model_, nullptr, &rows_.back(), &checked.error));
-  }
+  make_rows(count);
   std::vector<int32_t> tokens(count);
   std::vector<float> logits(count * logits_.size());
   std::vector<wkv_step_item> items(count);
@@ -134,6 +164,108 @@ double Subject::batch(int rows, int steps) {
   return rows * steps / seconds;
 }
 
+void Subject::step_choosing() {
+  Checked checked;
+  make_rows(1);
+  const int32_t token = next_token();
+  wkv_step_item item = choosing_item(0, &token, 1);
+  item.cache = cache_;
+  checked(wkv_model_step(model_, &item, 1, &checked.error));
+}
+
+void Subject::step_with_scores() {
+  Checked checked;
+  const int32_t token = next_token();
+  checked(wkv_cache_step(cache_, &token, 1, logits_.data(), logits_.size(), &checked.error));
+}
+
+void Subject::step_rows(int rows) {
+  Checked checked;
+  const size_t count = static_cast<size_t>(rows);
+  make_rows(count);
+  std::vector<int32_t> tokens(count);
+  std::vector<wkv_step_item> items;
+  for (size_t i = 0; i < count; i++) {
+    tokens[i] = next_token();
+    items.push_back(choosing_item(i, &tokens[i], 1));
+  }
+  checked(wkv_model_step(model_, items.data(), items.size(), &checked.error));
+}
+
+double Subject::packed_seconds(int prompts, int tokens) {
+  Checked checked;
+  const size_t count = static_cast<size_t>(prompts), length = static_cast<size_t>(tokens);
+  make_rows(count);
+  std::vector<int32_t> all(count * length);
+  for (int32_t &token : all) token = next_token();
+  std::vector<wkv_step_item> items;
+  for (size_t i = 0; i < count; i++) {
+    checked(wkv_cache_reset(rows_[i], &checked.error));
+    items.push_back(choosing_item(i, all.data() + i * length, length));
+  }
+  const double begin = now_seconds();
+  checked(wkv_model_step(model_, items.data(), items.size(), &checked.error));
+  return now_seconds() - begin;
+}
+
+double Subject::generate(int tokens) {
+  constexpr int untimed = 4;
+  Checked checked;
+  wkv_sampler_options sampling{};
+  sampling.struct_size = sizeof sampling;
+  sampling.temperature = 0.8f;
+  sampling.top_p = 0.9f;
+  sampling.seed = random_;
+  wkv_sampler *sampler = nullptr;
+  checked(wkv_sampler_create(&sampling, &sampler, &checked.error));
+  const int32_t prompt = next_token();
+  wkv_generation_options generating{};
+  generating.struct_size = sizeof generating;
+  generating.max_tokens = tokens + untimed + 1;
+  generating.prompt_tokens = &prompt;
+  generating.prompt_tokens_count = 1;
+  generating.keeps_end_token = 1;
+  wkv_generation *generation = nullptr;
+  checked(wkv_generation_create(cache_, sampler, &generating, &generation, &checked.error));
+  wkv_generation_piece piece{};
+  piece.struct_size = sizeof piece;
+  for (int i = 0; i < untimed; i++) checked(wkv_generation_next(generation, &piece, &checked.error));
+  const double begin = now_seconds();
+  for (int i = 0; i < tokens; i++) checked(wkv_generation_next(generation, &piece, &checked.error));
+  const double seconds = now_seconds() - begin;
+  wkv_generation_release(generation);
+  wkv_sampler_release(sampler);
+  return tokens / seconds;
+}
+
+double Subject::fork_seconds() {
+  Checked checked;
+  const int32_t token = next_token();
+  wkv_cache *fork = nullptr;
+  const double begin = now_seconds();
+  checked(wkv_cache_copy(cache_, &fork, &checked.error));
+  checked(wkv_cache_step(fork, &token, 1, logits_.data(), logits_.size(), &checked.error));
+  const double seconds = now_seconds() - begin;
+  wkv_cache_release(fork);
+  return seconds;
+}
+
+Subject::SaveTimes Subject::save() {
+  Checked checked;
+  SaveTimes times{};
+  checked(wkv_cache_serialize(cache_, nullptr, 0, &times.bytes, &checked.error));
+  blob_.resize(times.bytes);
+  double begin = now_seconds();
+  checked(wkv_cache_serialize(cache_, blob_.data(), blob_.size(), &times.bytes, &checked.error));
+  times.save_seconds = now_seconds() - begin;
+  wkv_cache *restored = nullptr;
+  begin = now_seconds();
+  checked(wkv_cache_deserialize(model_, blob_.data(), blob_.size(), &restored, &checked.error));
+  times.restore_seconds = now_seconds() - begin;
+  wkv_cache_release(restored);
+  return times;
+}
+
 double Subject::decode_bytes(int rows) const {
   return static_cast<double>(info_.step_bytes) / rows + 2.0 * static_cast<double>(info_.state_bytes);
 }
@@ -150,7 +282,7 @@ double Subject::decode_flop() const { return prefill_flop(1); }
 
 int run_load_child(const Options &options) {
   double begin = now_seconds();
-  Subject subject(options.load_child, {}, options, options.threads.front());
+  Subject subject(options.load_child, {}, options, options.threads.front());  // on the CPU
   subject.first_logits();
   double first = now_seconds() - begin;
   subject.decode(4);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,23 @@ namespace libwkv::perf {
 
 double now_seconds();
 
-// A model and one cache; failures end the program with the library's message.
+// Runs `body` at least `least` times and until `seconds` have passed; seconds a run.
+template <class Body>
+double seconds_a_run(double seconds, int least, const Body &body) {
+  const double begin = now_seconds();
+  for (int runs = 1;; runs++) {
+    body();
+    const double passed = now_seconds() - begin;
+    if (runs >= least && passed >= seconds) return passed / runs;
+  }
+}
+
+// What a device or a budget has no room for; a benchmark can leave the figure out.
+struct OutOfMemory : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// A model and one cache; failures but OutOfMemory end the program with the library's message.
 class Subject {
  public:
   Subject(const std::string &path, std::span<const std::byte> bytes, const Options &options, int threads);
@@ -35,6 +52,25 @@ class Subject {
   // Tokens a second of `steps` steps with `rows` caches, one token each, with logits.
   double batch(int rows, int steps);
 
+  // One token, chosen where the model computes (greedily), or with all scores brought to the host.
+  void step_choosing();
+  void step_with_scores();
+  // One token of each of `rows` caches, chosen where the model computes.
+  void step_rows(int rows);
+  // Seconds of one step that reads `prompts` prompts into empty caches and chooses a token for each.
+  double packed_seconds(int prompts, int tokens);
+  // Tokens a second through wkv_generation_next, temperature 0.8 and top_p 0.9, after a few that read the prompt and
+  // warm up.
+  double generate(int tokens);
+  // Seconds of a fork and its first step, with all scores.
+  double fork_seconds();
+  // Seconds of a state into memory of the host, and of a cache made from it.
+  struct SaveTimes {
+    double save_seconds, restore_seconds;
+    size_t bytes;
+  };
+  SaveTimes save();
+
   // What a token needs at least: bytes of a dense decode, state read and written; operations of a prompt.
   double decode_bytes(int rows) const;
   double prefill_flop(int tokens) const;
@@ -42,10 +78,15 @@ class Subject {
 
  private:
   int32_t next_token();
+  void make_rows(size_t count);
+  wkv_step_item choosing_item(size_t row, const int32_t *tokens, size_t tokens_count);
 
   wkv_model *model_ = nullptr;
   wkv_cache *cache_ = nullptr;
   std::vector<wkv_cache *> rows_;
+  std::vector<wkv_sampler *> samplers_;  // a greedy one a row
+  std::vector<int32_t> chosen_;
+  std::vector<char> blob_;
   wkv_model_info info_{};
   double load_seconds_ = 0;
   uint64_t random_ = 88172645463325252u;

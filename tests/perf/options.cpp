@@ -9,9 +9,17 @@
 
 namespace libwkv::perf {
 
+std::string zeros_suffix(double share) {
+  if (share == 0) return "";
+  char text[40];
+  std::snprintf(text, sizeof text, ", %g %% zeros", share * 100);
+  return text;
+}
+
 Options parse_options(int argc, char **argv) {
   Options options;
-  std::string type;
+  std::string type, state_type;
+  std::vector<std::string> packed;
   cxxopts::Options parser("bench", "Speed of libwkv beside the roofs of the machine, measured in the same minutes.");
   cxxopts::OptionAdder add = parser.add_options();
   add("model", "checkpoint to measure", cxxopts::value(options.model));
@@ -22,6 +30,17 @@ Options parse_options(int argc, char **argv) {
   add("zeros", "shares of zeros after the squared ReLU, each its own decode row: 0,0.88 (default 0)",
       cxxopts::value(options.zeros));
   add("threads", "thread counts (default 1,2)", cxxopts::value(options.threads));
+  add("device",
+      "measure a device as such: cuda, cuda:1 (or cpu, in the same way), beside its roofs. Low-rank matrices of random "
+      "weights are then all of the wide type. Without it the CPU is measured, with its threads",
+      cxxopts::value(options.device));
+  add("state-type", "type of the WKV states: F32 F16", cxxopts::value(state_type)->default_value("F32"));
+  add("packed", "with a device: many prompts in one step, 64x128: 64 prompts of 128 tokens", cxxopts::value(packed));
+  add("generate", "with a device: tokens to generate a round through wkv_generation_next, with sampling",
+      cxxopts::value(options.generate_tokens));
+  add("states", "with a device: fork, save and restore", cxxopts::value(options.states));
+  add("loop-seconds", "with a device: how long a figure is measured in each round (default 0.15)",
+      cxxopts::value(options.loop_seconds));
   add("kernels", "kernel set by name", cxxopts::value(options.kernels));
   add("reproducible", "the reproducible mode", cxxopts::value(options.is_reproducible));
   add("chunk", "tokens that go through the layers together", cxxopts::value(options.chunk_tokens));
@@ -43,9 +62,20 @@ Options parse_options(int argc, char **argv) {
         {"Q8_0", WKV_TYPE_Q8}, {"Q4", WKV_TYPE_Q4},   {"Q4_0", WKV_TYPE_Q4}};
     // cxxopts adds to what a list holds
     if (options.zeros.empty() || !options.model.empty()) options.zeros = {0};
-    if (options.threads.empty()) options.threads = {1, 2};
+    if (options.threads.empty() && options.device.empty()) options.threads = {1, 2};
+    if (state_type == "F16") options.state_type = WKV_TYPE_F16;
     std::string wrong;
     if (!types.contains(type)) wrong = std::string("no type is called ") + type;
+    if (state_type != "F16" && state_type != "F32") wrong = std::string("no state type is called ") + state_type;
+    for (const std::string &text : packed) {
+      Options::Packed one{};
+      if (std::sscanf(text.c_str(), "%dx%d", &one.prompts, &one.tokens) != 2 || one.prompts < 1 || one.tokens < 1)
+        wrong = "packed prompts are written as 64x128";
+      options.packed.push_back(one);
+    }
+    if (options.device.empty() && (!packed.empty() || options.generate_tokens || options.states))
+      wrong = "--packed, --generate and --states need --device";
+    if (!options.device.empty() && options.neighbour) wrong = "--neighbour is for the CPU, without --device";
     if (options.load_child.empty() && options.model.empty() == options.random.empty())
       wrong = "give --model or --random";
     if (options.repeat < 1 || options.roof_mib < 1) wrong = "nothing to measure";

@@ -43,6 +43,7 @@ struct Bench {
     wkv_model_options options{};
     options.struct_size = sizeof options;
     options.threads = threads;
+    options.device = "cpu";
     check(wkv_model_load_memory(image.data(), image.size(), &options, &model, &check));
     info.struct_size = sizeof info;
     check(wkv_model_get_info(model, &info, &check));

@@ -57,7 +57,7 @@ void Report::print_table() const {
                                      number(*std::min_element(row.values.begin(), row.values.end())),
                                      number(*std::max_element(row.values.begin(), row.values.end()))};
     if (!row.work_unit) {
-      line.insert(line.end(), {"", "", ""});
+      line.insert(line.end(), {"", "", row.shares.empty() ? "" : percent(median(row.shares))});
     } else {
       bool is_bytes = std::string_view(row.work_unit) == "MB";
       line.push_back(number(row.work) + " " + row.work_unit);
@@ -96,8 +96,8 @@ void Report::print_json() const {
     if (row.work_unit) {
       one["work_per_token"] = row.work;
       one["work_unit"] = row.work_unit;
-      one["share_of_roof"] = median(row.shares);
     }
+    if (!row.shares.empty()) one["share_of_roof"] = median(row.shares);
     if (!row.ratios.empty()) {
       one["compared_with"] = row.compared_with;
       one["ratio"] = median(row.ratios);

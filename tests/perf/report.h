@@ -18,7 +18,7 @@ struct Row {
   int threads = 0;
   const char *unit = "";  // "tokens/s", "GB/s"
   std::vector<double> values;
-  const char *work_unit = nullptr;  // what one token costs: "MB", "GFLOP"; NULL: no roof
+  const char *work_unit = nullptr;  // what one token costs: "MB", "GFLOP"; NULL: no work is shown
   double work = 0;
   std::vector<double> shares;  // of the roof, a round
   std::string compared_with;   // another row

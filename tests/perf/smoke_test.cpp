@@ -2,6 +2,7 @@
 // The benchmark runs on a tiny model and its JSON has every row that was asked for. No figure is judged.
 #include <array>
 #include <cstdio>
+#include <map>
 #include <set>
 #include <string>
 
@@ -51,9 +52,35 @@ TEST(Bench, reports_every_row_as_json) {
   }
 }
 
+TEST(Bench, measures_a_device_as_such) {
+  int status;
+  std::string text = output_of(
+      "--device cpu --random tiny --zeros 0,0.88 --threads 2 --decode 4 --batch 3,8 --prefill 40 --packed 4x16 "
+      "--generate 8 --states --file-load --repeat 2 --loop-seconds 0.001 --roof-mib 8 --json",
+      status);
+  ASSERT_EQ(status, 0);
+  nlohmann::json report = nlohmann::json::parse(text);
+  std::map<std::string, nlohmann::json> rows;
+  for (const nlohmann::json &row : report.at("results")) {
+    rows[row.at("what")] = row;
+    EXPECT_EQ(row.at("values").size(), 2u) << row;
+    EXPECT_GT(row.at("median").get<double>(), 0) << row;
+  }
+  for (const char *what :
+       {"roof: read", "load, file in memory, rate", "decode", "decode, 88 % zeros", "decode, scores to the host",
+        "generation, sampled", "decode, 3 rows", "decode, 8 rows", "prefill 40", "prefill, 4 prompts of 16",
+        "a step in place", "fork and its first step", "save a state to host memory", "restore a state"})
+    EXPECT_TRUE(rows.contains(what)) << what;
+  for (const char *what : {"decode", "generation, sampled", "decode, 8 rows", "prefill 40"})
+    EXPECT_GT(rows[what].at("share_of_roof").get<double>(), 0) << what;
+  EXPECT_EQ(rows["generation, sampled"].at("compared_with"), "decode");
+}
+
 TEST(Bench, refuses_what_it_cannot_measure) {
-  for (const char *arguments : {"", "--random 3B", "--random tiny --type Q3", "--model /nowhere.gguf",
-                                "--random tiny --threads 0", "--random tiny --zeros 2", "--no-such-option"}) {
+  for (const char *arguments :
+       {"", "--random 3B", "--random tiny --type Q3", "--model /nowhere.gguf", "--random tiny --threads 0",
+        "--random tiny --zeros 2", "--no-such-option", "--random tiny --device cuda:99", "--random tiny --device tpu",
+        "--random tiny --states", "--random tiny --device cpu --packed 64"}) {
     int status;
     output_of(arguments, status);
     EXPECT_NE(status, 0) << arguments;

@@ -62,6 +62,7 @@ wkv_model *load(const Image &image, wkv_model_options options) {
   Check check;
   wkv_model *model = nullptr;
   options.struct_size = sizeof options;
+  options.device = "cpu";
   check(wkv_model_load_memory(image.data(), image.size(), &options, &model, &check));
   return model;
 }
@@ -152,6 +153,7 @@ void measure_many(const std::string &name, size_t count) {
   plan.step_tokens = 64;
   wkv_model_options options{};
   options.struct_size = sizeof options;
+  options.device = "cpu";
   check(wkv_model_plan_memory(path.c_str(), &options, &plan, &check));
   options.memory_limit_bytes = plan.total_bytes;  // hard: one byte more is refused
   const double before = resident_bytes();

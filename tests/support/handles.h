@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <cstdlib>
 #include <string>
 #include <utility>
 #include <vector>
@@ -66,6 +67,9 @@ using PrefixStore = Owned<wkv_prefix_store, wkv_prefix_store_release>;
 inline wkv_model_options default_options() {
   wkv_model_options options{};
   options.struct_size = sizeof options;
+  // Suites of values run on a GPU in the mode that computes everything in fp32 (tests/gpu.sh).
+  const char *reproducible = std::getenv("WKV_TEST_REPRODUCIBLE");
+  options.is_reproducible = reproducible && *reproducible == '1';
   return options;
 }
 

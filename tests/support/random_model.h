@@ -20,6 +20,7 @@
 #include <vector>
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <wkv/model.h>
 
@@ -41,11 +42,13 @@ inline Shape shape_named(const std::string &name) {
   throw std::runtime_error("no shape is called " + name);
 }
 
-// Anonymous memory on huge pages where the system has them.
+// Anonymous memory on huge pages where the system has them, or the content of an open file, which gets this size.
 class Image {
  public:
-  explicit Image(size_t bytes) : size_(bytes) {
-    void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  explicit Image(size_t bytes, int file = -1) : size_(bytes) {
+    if (file >= 0 && ftruncate(file, static_cast<off_t>(bytes)) != 0) throw std::bad_alloc();
+    void *memory =
+        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, file, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
     madvise(memory, bytes, MADV_HUGEPAGE);
@@ -64,6 +67,10 @@ class Image {
   std::byte *data_ = nullptr;
   size_t size_ = 0;
 };
+
+// Types of the low-rank matrices: as in GGUF files that people have, where those of the decay are F32; or all the wide
+// type, as in .pth files.
+enum class LowRank { as_in_gguf, wide };
 
 namespace random_model {
 
@@ -223,7 +230,8 @@ struct Header {
 
 // zeros: the share of ffn.key outputs that are negative, whatever the input. The inputs of ffn.key are nearly constant
 // (a small scale around a bias in ln2), so that the sign of a row's weights decides.
-inline std::vector<Tensor> tensors_of(const Shape &s, wkv_type type, double zeros) {
+inline std::vector<Tensor> tensors_of(const Shape &s, wkv_type type, double zeros,
+                                      LowRank low_ranks = LowRank::as_in_gguf) {
   GgmlType wide = type == WKV_TYPE_F32 ? GgmlType::f32 : type == WKV_TYPE_BF16 ? GgmlType::bf16 : GgmlType::f16;
   GgmlType matrix = type == WKV_TYPE_Q8 ? GgmlType::q8_0 : type == WKV_TYPE_Q4 ? GgmlType::q4_0 : wide;
   std::vector<Tensor> list;
@@ -262,7 +270,7 @@ inline std::vector<Tensor> tensors_of(const Shape &s, wkv_type type, double zero
       product(blk + "time_mix_" + name + "1.weight", t, rank, s.width, 1);
       product(blk + "time_mix_" + name + "2.weight", t, s.width, rank, 0.5);
     };
-    low_rank("w", GgmlType::f32, s.rank_w);
+    low_rank("w", low_ranks == LowRank::wide ? wide : GgmlType::f32, s.rank_w);
     low_rank("a", wide, s.rank_a);
     low_rank("g", wide, s.rank_g);
     if (layer) {
@@ -312,11 +320,12 @@ inline Header metadata(const Shape &shape, size_t tensors_count) {
 }  // namespace random_model
 
 // The GGUF image. type: F32, F16, BF16, Q8 or Q4 for the matrices; low-rank matrices and vectors stay wide, as in
-// files that people have. zeros: the share of zeros after the squared ReLU.
-inline Image random_gguf(const Shape &shape, wkv_type type, double zeros, uint64_t seed, int threads) {
+// files that people have. zeros: the share of zeros after the squared ReLU. file: an open one that gets the image.
+inline Image random_gguf(const Shape &shape, wkv_type type, double zeros, uint64_t seed, int threads,
+                         LowRank low_ranks = LowRank::as_in_gguf, int file = -1) {
   using namespace random_model;
   constexpr size_t alignment = 32;
-  std::vector<Tensor> tensors = tensors_of(shape, type, zeros);
+  std::vector<Tensor> tensors = tensors_of(shape, type, zeros, low_ranks);
   auto round_up = [](size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; };
   Header header = metadata(shape, tensors.size());
   size_t data_bytes = 0;
@@ -330,7 +339,7 @@ inline Image random_gguf(const Shape &shape, wkv_type type, double zeros, uint64
     data_bytes += round_up(row_bytes(tensor.type, tensor.inputs) * static_cast<size_t>(tensor.rows));
   }
   size_t data_begin = round_up(header.bytes.size());
-  Image image(data_begin + data_bytes);
+  Image image(data_begin + data_bytes, file);
   std::memcpy(image.data(), header.bytes.data(), header.bytes.size());
 
   struct Task {

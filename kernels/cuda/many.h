@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// The way through a model for many rows: prompts, and decoding of more sequences than the narrow kernels take. Matrix
+// products by cuBLASLt, low-rank pairs in groups (group_products.h), one elementwise kernel between any two of them.
+//
+// With F32 receptance weights everything is fp32 (no TF32); else products take activations in half and sum in fp32, and
+// the residual stream stays fp32.
+#pragma once
+
+#include "kernels/cuda/model.h"
+#include "kernels/cuda/plain.h"
+
+namespace libwkv::cuda {
+
+bool many_fits(const Device &device, const DeviceShape &shape, const Weights &weights);
+
+// cuBLASLt's handle, the algorithms it guessed so far, and a second stream. Of one model; one call at a time.
+struct ManyPlans;
+cudaError_t many_create(const Device &device, ManyPlans **plans);
+void many_destroy(ManyPlans *plans);  // NULL is fine
+
+// largest: the widest format of the large matrices. Grows with rows and logits_rows.
+size_t many_workspace_bytes(const Device &device, const DeviceShape &shape, Format largest, int64_t rows,
+                            int64_t logits_rows);
+
+// Only enqueues; asks cuBLASLt for an algorithm when a shape comes for the first time. stopped: set when the hook
+// (NULL: none) said so.
+cudaError_t many_forward(ManyPlans *plans, cudaStream_t stream, const Device &device, const DeviceShape &shape,
+                         const StateShape &states, const Weights &weights, const Batch &batch, void *workspace,
+                         const LayerHook *hook, bool *stopped);
+
+}  // namespace libwkv::cuda
