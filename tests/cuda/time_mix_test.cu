@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // time_mix against the recurrence in double, one row after another.
-#include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -55,13 +53,12 @@ struct Case {
   bool is_half_state = false, is_half_out = false, is_first_layer = false;
   Data data = Data::realistic;
   TimeMixWay way = TimeMixWay::automatic;
-  int processors = 0;  // as if the device had so many; 0: as it is
 };
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 struct Inputs {
-  std::vector<float> receptance, key, value, w, a, v, g, first_value;    // [rows][width]
+  std::vector<float> receptance, key, value, w, a, v, g, first_value;                           // [rows][width]
   std::vector<float> w0, a0, v0, k_k, k_a, r_k, norm_weight, norm_bias;  // [width]
 };
 
@@ -257,20 +254,12 @@ void run(const Case &c, Errors bounds) {
   batch.rows = rows, batch.segments_count = static_cast<int32_t>(segments.size());
   batch.snapshots_count = static_cast<int32_t>(snapshots.size()), batch.longest = longest;
   batch.segments = device_segments.data, batch.snapshots = device_snapshots.data;
-  TimeMixRows io = {receptance.data,
-                    key.data,
-                    value.data,
-                    w.data,
-                    a.data,
-                    c.is_first_layer ? nullptr : v.data,
-                    g.data,
-                    first_value.data,
-                    c.is_half_out ? out_half.data : nullptr,
+  TimeMixRows io = {receptance.data, key.data, value.data, w.data, a.data, c.is_first_layer ? nullptr : v.data,
+                    g.data, first_value.data, c.is_half_out ? out_half.data : nullptr,
                     c.is_half_out ? nullptr : out.data};
   cudaDeviceProp properties;
   WORKS(cudaGetDeviceProperties(&properties, 0));
-  const int processors = c.processors > 0 ? c.processors : properties.multiProcessorCount;
-  const Device device = {0, processors, properties.major, properties.minor,
+  const Device device = {0, properties.multiProcessorCount, properties.major, properties.minor,
                          static_cast<int>(properties.sharedMemPerBlockOptin)};
   DeviceShape model = {};
   model.layers = 2, model.width = width, model.heads = c.heads, model.head_size = n;
@@ -303,12 +292,12 @@ void run(const Case &c, Errors bounds) {
       EXPECT_EQ(from[s].read(), from_bytes[s]);
     }
     for (size_t i = 0; i < c.segments[s].snapshots.size(); ++i, ++snapshot) {
-      errors.states =
-          std::max(errors.states, relative_error(numbers_of(snapshot_states[snapshot].read()), truth.snapshots[s][i]));
+      errors.states = std::max(errors.states, relative_error(numbers_of(snapshot_states[snapshot].read()),
+                                                             truth.snapshots[s][i]));
     }
   }
-  std::printf("  %d heads of %d, %d rows, %zu segments%s%s%s: error of the output %.1e, of the states %.1e\n", c.heads,
-              n, rows, segments.size(), c.is_half_state ? ", half states" : "", c.is_half_out ? ", half output" : "",
+  std::printf("  %d heads of %d, %d rows, %zu segments%s%s%s: error of the output %.1e, of the states %.1e\n", c.heads, n,
+              rows, segments.size(), c.is_half_state ? ", half states" : "", c.is_half_out ? ", half output" : "",
               c.data == Data::adversarial ? ", adversarial" : "", errors.out, errors.states);
   EXPECT_LT(errors.out, bounds.out);
   EXPECT_LT(errors.states, bounds.states);
@@ -318,16 +307,8 @@ void run(const Case &c, Errors bounds) {
 constexpr Errors serial_bounds = {5e-6, 2e-6}, chunked_bounds = {1e-4, 4e-5};
 
 std::vector<SegmentCase> ragged() {
-  return {{1},
-          {40, false, {0, 15, 16, 17, 38}},
-          {2, false, {0}},
-          {16},
-          {7, true, {2, 5}},
-          {130, true, {63, 64}},
-          {1, false},
-          {17, false},
-          {11},
-          {12}};
+  return {{1}, {40, false, {0, 15, 16, 17, 38}}, {2, false, {0}}, {16}, {7, true, {2, 5}}, {130, true, {63, 64}},
+          {1, false}, {17, false}, {11}, {12}};
 }
 
 TEST(TimeMix, SerialLengths) {
@@ -343,16 +324,9 @@ TEST(TimeMix, SerialBatches) {
   for (const int count : {2, 16, 17, 321}) run({2, 64, std::vector<SegmentCase>(count, SegmentCase{1})}, serial_bounds);
   Case c = {3, 64, ragged()};
   c.way = TimeMixWay::serial;
-  for (const int processors : {0, 1, 2}) {  // few: blocks take several segments in turn
-    c.processors = processors;
-    c.is_first_layer = false;
-    run(c, serial_bounds);
-    c.is_first_layer = true;
-    run(c, serial_bounds);
-  }
-  Case decode = {12, 64, std::vector<SegmentCase>(50, SegmentCase{1})};
-  decode.processors = 4;
-  run(decode, serial_bounds);
+  run(c, serial_bounds);
+  c.is_first_layer = true;
+  run(c, serial_bounds);
 }
 
 TEST(TimeMix, SerialHalf) {
@@ -376,54 +350,24 @@ TEST(TimeMix, OtherHeadSizes) {
   run(half, {5e-4, 5e-4});
 }
 
-constexpr TimeMixWay chunked_ways[] = {TimeMixWay::automatic, TimeMixWay::clustered};
-
 TEST(TimeMix, ChunkedLengths) {
-  for (const TimeMixWay way : chunked_ways) {
-    for (const int length : {12, 15, 16, 17, 31, 32, 33, 63, 64, 65, 112, 113, 240, 1000}) {
-      Case c = {2, 64, {{length}}};
-      c.way = way;
-      run(c, chunked_bounds);
-    }
-    Case c = {1, 64, {{4096}}};
-    c.way = way;
-    run(c, chunked_bounds);
-  }
+  for (const int length : {12, 15, 16, 17, 31, 32, 33, 63, 64, 65, 112, 113, 1000}) run({2, 64, {{length}}}, chunked_bounds);
+  run({1, 64, {{4096}}}, chunked_bounds);
 }
 
 TEST(TimeMix, ChunkedRagged) {
-  for (const TimeMixWay way : chunked_ways) {
-    Case c = {3, 64, ragged()};
-    c.way = way;
-    run(c, chunked_bounds);
-    c.is_half_out = true;
-    run(c, {5e-4, 4e-5});
-    c.is_first_layer = true;
-    run(c, {5e-4, 4e-5});
-    c.is_half_state = true;
-    run(c, {5e-4, 5e-4});
-  }
-}
-
-// More heads and segments than a device has multiprocessors.
-TEST(TimeMix, ChunkedMany) {
-  Case c = {32, 64, ragged()};
+  Case c = {3, 64, ragged()};
   run(c, chunked_bounds);
-  c.is_first_layer = c.is_half_out = true;
+  c.is_half_out = true;
   run(c, {5e-4, 4e-5});
-}
-
-// Clusters of all sizes.
-TEST(TimeMix, ChunkedHeads) {
-  for (const int heads : {1, 16, 32, 40, 64}) {
-    Case c = {heads, 64, {{700, false, {13, 399, 400}}}};
-    c.way = TimeMixWay::clustered;
-    run(c, chunked_bounds);
-  }
+  c.is_first_layer = true;
+  run(c, {5e-4, 4e-5});
+  c.is_half_state = true;
+  run(c, {5e-4, 5e-4});
 }
 
 TEST(TimeMix, ChunkedAdversarial) {
-  for (const TimeMixWay way : {TimeMixWay::serial, TimeMixWay::automatic, TimeMixWay::clustered}) {
+  for (const TimeMixWay way : {TimeMixWay::serial, TimeMixWay::automatic}) {
     Case c = {2, 64, {{300}, {33, false}}};
     c.data = Data::adversarial;
     c.way = way;
