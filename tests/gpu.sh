@@ -7,7 +7,7 @@
 #   tests/gpu.sh --only PART            one of tests, sanitizers, bench
 #   tests/gpu.sh --bench-sizes LIST     sizes to measure, default 0.1B,0.4B,1.5B,2.9B,7.2B
 #   tests/gpu.sh --bench-rounds N       rounds of each figure, default 5
-#   tests/gpu.sh --jobs N               test programs and sanitizers side by side, default 4; the benchmark runs alone
+#   tests/gpu.sh --jobs N               test programs and sanitizers side by side, default 1: they share the GPU in turns
 #   tests/gpu.sh --build DIR            run what was built in DIR beforehand, and build nothing; without it build-gpu
 #   tests/gpu.sh --results DIR          logs and figures; default: in the build folder
 #
@@ -15,7 +15,7 @@
 # beside the checkout (WKV_SHARED_DIR may name one): tests that want it skip. Settings of the card stay as they are.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-source_dir=$PWD build=build-gpu builds=yes parts=(tests sanitizers) sizes=0.1B,0.4B,1.5B,2.9B,7.2B rounds=5 jobs=4 results=
+source_dir=$PWD build=build-gpu builds=yes parts=(tests sanitizers) sizes=0.1B,0.4B,1.5B,2.9B,7.2B rounds=5 jobs=1 results=
 while [ $# -gt 0 ]; do
   case $1 in
   --bench) parts+=(bench) ;;
@@ -117,12 +117,18 @@ run_tests() {
   start tests "cuda kernels" 600 "$build/tests/cuda/test_cuda"
   local suite
   for suite in "${suites[@]}"; do
-    start tests "$suite" 600 "$build/tests/test_$suite" '--gtest_filter=-*avx*:*neon*:*scalar*'
+    # golden values hold to fp32's rounding where activations are not rounded to half; tests/device bounds the rest
+    local mode=0
+    case $suite in model | state) mode=1 ;; esac
+    start tests "$suite" 600 env WKV_TEST_REPRODUCIBLE=$mode "$build/tests/test_$suite" \
+      '--gtest_filter=-*avx*:*neon*:*scalar*'
   done
 }
 
 # Under the sanitizers everything is slower by tens: no wide models, no large vocabularies, no thousands of rows.
-few_kernels='*:-*Width*:*Five*:*MostlyZeros*:*ByRows*:*_vocabular*:*beyond_the_memory*:*Prompts*:*Decode*'
+few_kernels='*:-*Width*:*Five*:*MostlyZeros*:*ByRows*:*_vocabular*:*beyond_the_memory*:*Prompts*:*Decode*:*Lengths*:*Batches*'
+# racecheck does not follow bulk copies that an mbarrier hands over: it reports every buffer of the persistent kernel
+racecheck_leaves_out=':StreamTest*'
 few_steps='Refusals.*:Batch.may_be_empty:Watched.a_step_reports*'
 few_states='OnDevice.forks*:OnDevice.no_token_left*:OnDevice.half_states*'
 run_sanitizers() {
@@ -137,7 +143,9 @@ run_sanitizers() {
   fi
   for tool in memcheck racecheck synccheck initcheck; do
     local command=("$sanitizer" --tool $tool --error-exitcode 99 --print-limit 20)
-    start sanitizer "$tool, cuda kernels" 240 "${command[@]}" "$build/tests/cuda/test_cuda" "--gtest_filter=$few_kernels"
+    local kernels=$few_kernels
+    [ $tool = racecheck ] && kernels+=$racecheck_leaves_out
+    start sanitizer "$tool, cuda kernels" 240 "${command[@]}" "$build/tests/cuda/test_cuda" "--gtest_filter=$kernels"
     start sanitizer "$tool, step" 120 "${command[@]}" "$build/tests/test_step" "--gtest_filter=$few_steps"
     start sanitizer "$tool, device" 120 "${command[@]}" "$build/tests/test_device" "--gtest_filter=$few_states"
   done

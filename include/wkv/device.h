@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /** @file device.h
  *  Where models can run. Device 0 is always the CPU; the others are those of the CUDA plugin (libwkv_cuda), which is
- *  looked for when a device is first asked for: where the environment variable WKV_CUDA_PATH says (a file or folder), else
- *  beside libwkv, else where the system finds libraries. Without plugin, driver or card there still is a device "cuda:0",
- *  which is not usable and says why.
+ *  looked for when a device is first asked for: where the environment variable WKV_CUDA_PATH says (a file or folder),
+ *  else beside libwkv, else where the system finds libraries. Without driver, plugin or card there still is a device
+ *  "cuda:0", which is not usable and says why.
  *
  *      for (size_t i = 0; i < wkv_device_count(); i++) {
  *          wkv_device_info info = {.struct_size = sizeof info};
@@ -23,7 +23,7 @@ typedef struct wkv_device_info {
   int32_t is_usable;     /* 1: a model can be loaded there; 0: unusable_reason says why not */
   char name[32];         /* what wkv_model_options.device takes: "cpu", "cuda:0" */
   char description[128]; /* for people: processor model, cores */
-  char kernels[128];     /* kernel sets usable on this machine, best first, separated by commas: "avx2,scalar"; "cuda sm_90" */
+  char kernels[128];     /* kernel sets usable there, best first, separated by commas: "avx2,scalar", "cuda sm_90" */
   char unusable_reason[128];
   uint64_t memory_bytes; /* total memory of the device */
   int32_t cores;         /* processor cores this process may use; multiprocessors of a GPU */

@@ -8,6 +8,11 @@
 #include "kernels/cuda/few_rows.cuh"
 #include "kernels/cuda/few_time_mix.cuh"
 
+// A layer is seven kernels: norm and mixes; first products; time mix; output; norm and mix; ffn.key; ffn.value. Each is
+// on the device before the one before it has ended (programmatic dependent launch) and fills its ring with weights
+// meanwhile. The residual stream between them is a sum that the next norm makes of x and partial sums, so that products
+// may be split in any way without atomics.
+
 namespace libwkv::cuda {
 namespace {
 
@@ -15,10 +20,12 @@ using namespace few;
 
 constexpr int most_splits = 32;
 
+constexpr int least_shared_bytes = 227 * 1024;  // of a block: the kernels for 16 rows take nearly all
+
 // Two kernels share an SM, so that the second one's weights come while the first one runs.
 int shared_budget(const Device &device) {
   constexpr int reserved = 1024;  // of a block, by the system
-  return device.shared_bytes >= 200 * 1024 ? (device.shared_bytes + reserved) / 2 - reserved : device.shared_bytes;
+  return (device.shared_bytes + reserved) / 2 - reserved;
 }
 
 // Memory of a chunk.
@@ -84,8 +91,8 @@ struct Launcher {
   }
 
   static cudaError_t configure(const void *kernel, int shared_bytes) {
-    cudaError_t result = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                              cudaSharedmemCarveoutMaxShared);
+    cudaError_t result =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
     if (result == cudaSuccess && shared_bytes > 0)
       result = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     return result;
@@ -137,12 +144,13 @@ void launch_rows_as(Launcher &launcher, RowProducts &p) {
                   row_sums_bytes<tiles, output_tiles> + slots * p.slot_bytes * product_warps, 1, p);
 }
 
-// Slots: as many as let two kernels share an SM, up to eight rows.
+// Slots: as many as let two kernels and the small ones between them share an SM, up to eight rows. (One more, that
+// filled the SM to the last byte, kept norms waiting: 3 % slower.)
 template <Format format>
 void launch_rows_in(Launcher &launcher, RowProducts &p) {
   constexpr bool is_q8 = format == Format::q8;
-  if (p.padded == 1) return launch_rows_as<format, 1, 1, is_q8 ? 5 : 6>(launcher, p);
-  if (p.padded <= 4) return launch_rows_as<format, 1, 1, is_q8 ? 3 : 4>(launcher, p);
+  if (p.padded == 1) return launch_rows_as < format, 1, 1, is_q8 ? 4 : 5 > (launcher, p);
+  if (p.padded <= 4) return launch_rows_as < format, 1, 1, is_q8 ? 3 : 4 > (launcher, p);
   if (p.padded == 8) return launch_rows_as<format, 2, 2, 2>(launcher, p);
   return launch_rows_as<format, 4, 2, 2>(launcher, p);
 }
@@ -207,7 +215,9 @@ bool is_low(const Matrix &m, int64_t rank) {
 bool few_fits(const Device &device, const DeviceShape &s, const Weights &weights) {
   const int32_t ranks[low_ranks] = {static_cast<int32_t>(s.rank_w), static_cast<int32_t>(s.rank_a),
                                     static_cast<int32_t>(s.rank_v), static_cast<int32_t>(s.rank_g)};
-  if (device.major < 9 || s.head_size != head_size || s.heads * s.head_size != s.width) return false;
+  if (device.major < 9 || device.shared_bytes < least_shared_bytes || s.head_size != head_size ||
+      s.heads * s.head_size != s.width)
+    return false;
   if (s.width % 256 != 0 || s.width > 8192 || s.ffn_width % 256 != 0) return false;
   if (time_mix_shared_bytes(ranks, few_rows) > device.shared_bytes) return false;
   if (weights.embedding.format != Format::f32 && weights.embedding.format != Format::f16 &&
@@ -335,7 +345,8 @@ cudaError_t few_forward(cudaStream_t stream, const Device &device, const DeviceS
     // Up to four rows the second product wants to see zeros; beyond that an input is rarely zero in all of them.
     const bool is_by_columns = layer.ffn_value.order == Order::columns, skips_zeros = is_by_columns && padded <= 4;
     RowProducts key = row_products(s.width, rows);
-    Product hidden = product_of(layer.ffn_key, at.mixed[0], skips_zeros ? static_cast<void *>(at.hidden) : at.hidden_operand);
+    Product hidden =
+        product_of(layer.ffn_key, at.mixed[0], skips_zeros ? static_cast<void *>(at.hidden) : at.hidden_operand);
     hidden.activation = Activation::squared_relu;
     hidden.is_operand = !skips_zeros;
     key.out_order = is_by_columns ? InputOrder::native : InputOrder::consecutive;

@@ -7,9 +7,9 @@
 
 namespace libwkv::cuda::few {
 
-constexpr int strip = 256;  // outputs of a block; 32 a warp
-constexpr int group = 32;   // inputs in a slot of the ring
-constexpr int most_slots = 16;
+constexpr int strip = 256;     // outputs of a block; 32 a warp
+constexpr int group = 32;      // inputs in a slot of the ring
+constexpr int most_slots = 5;  // as many as let two kernels and a norm share an SM
 constexpr int column_barriers_bytes = 2 * most_slots * 8;
 
 struct ColumnProduct {
@@ -20,7 +20,9 @@ struct ColumnProduct {
   int32_t slots, slot_bytes, scales_at, operand_at, ring_at;
 };
 
-__host__ __device__ constexpr int column_pitch(Format format) { return format == Format::f16 ? strip * 2 + 16 : strip + 16; }
+__host__ __device__ constexpr int column_pitch(Format format) {
+  return format == Format::f16 ? strip * 2 + 16 : strip + 16;
+}
 
 // Sums over a slot's inputs, for the 32 outputs of a warp. operand: of the slot's 32 inputs, native order.
 template <Format format, int tiles>
@@ -80,8 +82,7 @@ __device__ inline void multiply_group(float (&sums)[2][tiles][4], const char *sl
 #pragma unroll
       for (int n = 0; n < tiles; n++)
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-          sums[m][n][i] = fmaf(i < 2 ? scale[m].x : scale[m].y, part[m][n][i], sums[m][n][i]);
+        for (int i = 0; i < 4; i++) sums[m][n][i] = fmaf(i < 2 ? scale[m].x : scale[m].y, part[m][n][i], sums[m][n][i]);
   }
 }
 
@@ -114,7 +115,7 @@ __device__ inline void list_inputs(const ColumnProduct &p, const InputList &list
                                    int warp, int lane) {
   const float *hidden = static_cast<const float *>(p.hidden) + first * group + lane;
   const int begin = groups * warp / product_warps, end = groups * (warp + 1) / product_warps;
-  const auto read = [&](int g, float (&x)[4]) {
+  const auto read = [&](int g, float(&x)[4]) {
     bool is_wanted = g < dense;
 #pragma unroll
     for (int row = 0; row < 4; row++) {
@@ -123,7 +124,7 @@ __device__ inline void list_inputs(const ColumnProduct &p, const InputList &list
     }
     return __ballot_sync(~0u, is_wanted);
   };
-  const auto put_input = [&](int at, const float (&x)[4], float factor) {
+  const auto put_input = [&](int at, const float(&x)[4], float factor) {
 #pragma unroll
     for (int row = 0; row < 4; row++)
       if (row < p.rows)
@@ -198,7 +199,7 @@ __global__ void __launch_bounds__(product_threads, tiles == 4 ? 1 : 2)
   __syncthreads();
   launch_dependents();
 
-  constexpr int bytes = format == Format::f16 ? 2 : 1;          // of a weight
+  constexpr int bytes = format == Format::f16 ? 2 : 1;            // of a weight
   constexpr int pieces = strip * bytes / 16, step = 32 / pieces;  // inputs that a warp sends at a time
   const uint64_t policy = stream_policy();
   const char *values =
@@ -214,9 +215,9 @@ __global__ void __launch_bounds__(product_threads, tiles == 4 ? 1 : 2)
         copy_16_streamed(to + i * column_pitch(format) + lane % pieces * 16, values + input_of(i) * pitch, policy);
     }
     if (format != Format::f16 && warp == 0)
-      copy_16_streamed(to + p.scales_at + lane * 16,
-                       p.scales + (static_cast<int64_t>(first + scale_group) * p.outputs + first_output) * 2 + lane * 16,
-                       policy);
+      copy_16_streamed(
+          to + p.scales_at + lane * 16,
+          p.scales + (static_cast<int64_t>(first + scale_group) * p.outputs + first_output) * 2 + lane * 16, policy);
     barrier_covers_copies(full + slot * 8);
   };
   const auto send_group = [&](int slot, int g) { send(slot, group, g, [&](int i) { return g * group + i; }); };

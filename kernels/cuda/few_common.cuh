@@ -60,11 +60,10 @@ __device__ inline void barrier_wait(uint32_t barrier, uint32_t parity) {
 #if WKV_FEW_HAS_HOPPER
   uint32_t is_done;
   do {
-    asm volatile(
-        "{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-        : "=r"(is_done)
-        : "r"(barrier), "r"(parity)
-        : "memory");
+    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(is_done)
+                 : "r"(barrier), "r"(parity)
+                 : "memory");
   } while (!is_done);
 #endif
 }

@@ -101,8 +101,7 @@ __global__ void __launch_bounds__(norm_threads, 3) norm_and_mix(const __grid_con
     if (column[i] < 0) continue;
     weight[i] = *reinterpret_cast<const float2 *>(p.weight + column[i]);
     bias[i] = *reinterpret_cast<const float2 *>(p.bias + column[i]);
-    if (is_first)
-      shift[i] = reinterpret_cast<const float2 *>(segment.from + p.shift_at)[column[i] / 2];
+    if (is_first) shift[i] = reinterpret_cast<const float2 *>(segment.from + p.shift_at)[column[i] / 2];
 #pragma unroll
     for (int m = 0; m < 6; m++)
       if (m < p.mixes) mix[i][m] = *reinterpret_cast<const float2 *>(p.mix[m] + column[i]);
@@ -110,7 +109,8 @@ __global__ void __launch_bounds__(norm_threads, 3) norm_and_mix(const __grid_con
   wait_for_predecessors();
 
   // This row, the one before it, and the last of the segment.
-  const int rows[3] = {row, p.is_last || is_first ? -1 : row - 1, is_first && segment.end - 1 > row ? segment.end - 1 : -1};
+  const int rows[3] = {row, p.is_last || is_first ? -1 : row - 1,
+                       is_first && segment.end - 1 > row ? segment.end - 1 : -1};
   float2 value[3][most_norm_pairs];
   float own_mean[3], own_squares[3];
 #pragma unroll
@@ -193,8 +193,9 @@ __global__ void __launch_bounds__(norm_threads, 3) norm_and_mix(const __grid_con
 #pragma unroll
     for (int m = 0; m < 6; m++)
       if (m < p.mixes)
-        put_pair(p.operand[m], column[i],
-                 {h[0][i].x + (previous.x - h[0][i].x) * mix[i][m].x, h[0][i].y + (previous.y - h[0][i].y) * mix[i][m].y});
+        put_pair(
+            p.operand[m], column[i],
+            {h[0][i].x + (previous.x - h[0][i].x) * mix[i][m].x, h[0][i].y + (previous.y - h[0][i].y) * mix[i][m].y});
     if (is_first)
       reinterpret_cast<float2 *>(segment.state + p.shift_at)[column[i] / 2] = rows[2] < 0 ? h[0][i] : h[2][i];
   }

@@ -53,9 +53,10 @@ __device__ inline int piece_at(int row, int piece) {
 template <int tiles>
 constexpr int row_sums_places = tiles == 4 ? 1 : 2;
 template <int tiles, int output_tiles>
-constexpr int row_sums_bytes = row_sums_places<tiles> * product_warps * output_tiles * 16 * tile_rows<tiles> * 4;
+constexpr int row_sums_bytes = row_sums_places<tiles> *product_warps *output_tiles * 16 * tile_rows<tiles> * 4;
 
-// The tiles of this block's share of the outputs, one after another. (No divisions: they would take longer than a tile.)
+// The tiles of this block's share of the outputs, one after another. (No divisions: they would take longer than a
+// tile.)
 struct TileWalk {
   int begin, end;  // the share
   int product = -1, output = 0, outputs = 0, units = 0;
@@ -195,7 +196,8 @@ __device__ inline void multiply_unit(float (&sums)[output_tiles][tiles][4], cons
 #pragma unroll
         for (int h = 0; h < 2; h++) {
           if constexpr (format == Format::q8) {
-            const uint2 v = *reinterpret_cast<const uint2 *>(slot + piece_at<format>(row[h], block * 2 + t / 2) + t % 2 * 8);
+            const uint2 v =
+                *reinterpret_cast<const uint2 *>(slot + piece_at<format>(row[h], block * 2 + t / 2) + t % 2 * 8);
             words[h][0] = v.x ^ 0x80808080u;
             words[h][1] = v.y ^ 0x80808080u;
           } else {
@@ -235,9 +237,8 @@ __device__ inline void finish_tile(const float (&sums)[output_tiles][tiles][4], 
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
   for (int m = 0; m < output_tiles; m++)
-    join<tiles>(sums[m], lane, [&](int o, int row, float value) {
-      shared_sums[(warp * width + row) * height + m * 16 + o] = value;
-    });
+    join<tiles>(sums[m], lane,
+                [&](int o, int row, float value) { shared_sums[(warp * width + row) * height + m * 16 + o] = value; });
   __syncthreads();
   for (int i = static_cast<int>(threadIdx.x); i < height * width; i += product_threads) {
     const int o = i % height, row = i / height;

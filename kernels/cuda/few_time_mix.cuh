@@ -32,7 +32,9 @@ struct RowVectors {
   float2 norm[2];  // mean and sum of squared differences of either half's y
 };
 
-__host__ __device__ constexpr int outputs_of(int low) { return low == low_decay || low == low_rate ? head_size : half_head; }
+__host__ __device__ constexpr int outputs_of(int low) {
+  return low == low_decay || low == low_rate ? head_size : half_head;
+}
 
 // Shared memory: barriers, rows, second matrices, operands.
 constexpr int time_mix_rows_at = 128;
@@ -195,7 +197,10 @@ __global__ void __launch_bounds__(warps * 32, tiles == 1 ? 3 : 1) mix_time(const
   if (warp < 8) {
     // (No copies of this code for each of them: it runs once, and then fetching it takes longer than running it.)
     const int low = warp < 2 ? low_gate : warp < 4 ? low_decay : warp < 6 ? low_rate : low_value;
-    const int rank = warp < 2 ? p.rank[low_gate] : warp < 4 ? p.rank[low_decay] : warp < 6 ? p.rank[low_rate] : p.rank[low_value];
+    const int rank = warp < 2   ? p.rank[low_gate]
+                     : warp < 4 ? p.rank[low_decay]
+                     : warp < 6 ? p.rank[low_rate]
+                                : p.rank[low_value];
     const int count = outputs_of(low) / 32;
     const int from = warp < 2   ? weights_at[low_gate]
                      : warp < 4 ? weights_at[low_decay]
@@ -205,7 +210,10 @@ __global__ void __launch_bounds__(warps * 32, tiles == 1 ? 3 : 1) mix_time(const
                         : warp < 4 ? operands_at[low_decay]
                         : warp < 6 ? operands_at[low_rate]
                                    : operands_at[low_value];
-    float *to = low == low_gate ? rows->gate : low == low_decay ? rows->decay : low == low_rate ? rows->rate : rows->value;
+    float *to = low == low_gate    ? rows->gate
+                : low == low_decay ? rows->decay
+                : low == low_rate  ? rows->rate
+                                   : rows->value;
 #pragma unroll 1
     for (int i = 0; i < (rank > 0 ? count : 0); i++) {
       const int tile = warp % 2 * count + i;
@@ -259,7 +267,7 @@ __global__ void __launch_bounds__(warps * 32, tiles == 1 ? 3 : 1) mix_time(const
     const int snapshots_end = segment.snapshots + segment.snapshots_count;
     for (int row = segment.begin; row < segment.end; row++) {
       RowVectors &v = rows[row];
-      const auto four = [&](const float (&vector)[head_size], int i) {
+      const auto four = [&](const float(&vector)[head_size], int i) {
         return reinterpret_cast<const float4 *>(vector)[i * 4 + group];
       };
       const float own_value = v.value[own_column];
@@ -267,7 +275,8 @@ __global__ void __launch_bounds__(warps * 32, tiles == 1 ? 3 : 1) mix_time(const
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         const float4 a = four(v.removal, i);
-        removed += state.s[i * 4] * a.x + state.s[i * 4 + 1] * a.y + state.s[i * 4 + 2] * a.z + state.s[i * 4 + 3] * a.w;
+        removed +=
+            state.s[i * 4] * a.x + state.s[i * 4 + 1] * a.y + state.s[i * 4 + 2] * a.z + state.s[i * 4 + 3] * a.w;
       }
       removed += __shfl_xor_sync(~0u, removed, 1);
       removed += __shfl_xor_sync(~0u, removed, 2);

@@ -8,7 +8,7 @@ namespace libwkv::cuda {
 namespace {
 
 constexpr size_t chunk_bytes = size_t{64} << 20;  // of slots taken from the driver at once, where one is smaller
-constexpr size_t staging_floats = size_t{1} << 20;
+constexpr size_t piece_floats = size_t{1} << 20;  // that travel at once: half of the pinned buffer
 
 // Where float `at` of libwkv's layout lies; is_half says whether it is stored as half.
 __host__ __device__ char *place(const StateShape &shape, char *state, size_t at, bool *is_half) {
@@ -48,15 +48,19 @@ __global__ void scatter(StateShape shape, char *state, size_t first, size_t coun
 bool StatePool::begin(const StateShape &shape, cudaStream_t stream, kernels::DeviceFailure *failure) {
   shape_ = shape;
   stream_ = stream;
-  return check(cudaMallocHost(&staging_, staging_floats * sizeof(float)), "pinned memory", failure) &&
-         check(cudaMalloc(&device_staging_, staging_floats * sizeof(float)), "states on their way", failure);
+  for (cudaEvent_t &event : is_there_)
+    if (!check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "an event", failure)) return false;
+  return check(cudaMallocHost(&staging_, 2 * piece_floats * sizeof(float)), "pinned memory", failure) &&
+         check(cudaMalloc(&device_staging_, 2 * piece_floats * sizeof(float)), "states on their way", failure);
 }
 
 StatePool::~StatePool() {
   for (const Chunk &chunk : chunks_) (void)cudaFree(chunk.memory);
   for (void *place : parked_) (void)cudaFreeHost(place);
-  cudaFreeHost(staging_);
-  cudaFree(device_staging_);
+  for (cudaEvent_t event : is_there_)
+    if (event) (void)cudaEventDestroy(event);
+  (void)cudaFreeHost(staging_);
+  (void)cudaFree(device_staging_);
 }
 
 void *StatePool::allocate(kernels::DeviceFailure *failure) {
@@ -80,6 +84,7 @@ void *StatePool::allocate(kernels::DeviceFailure *failure) {
   }
   char *slot = free_slots_.back();
   free_slots_.pop_back();
+  used_++;
   for (Chunk &chunk : chunks_)
     if (slot >= chunk.memory && slot < chunk.memory + chunk.slots * slot_bytes()) chunk.used++;
   return slot;
@@ -93,8 +98,10 @@ void StatePool::free(void *state) {
     return slot >= chunk.memory && slot < chunk.memory + chunk.slots * slot_bytes();
   };
   const auto chunk = std::find_if(chunks_.begin(), chunks_.end(), holds);
-  if (--chunk->used > 0 || free_slots_.size() < 2 * chunk->slots) return;
-  // Nobody uses the chunk and there are as many free slots elsewhere: it goes back, once nothing reads it any more.
+  used_--;
+  if (--chunk->used > 0 || free_slots_.size() <= 2 * (used_ + chunk->slots)) return;
+  // Nobody uses the chunk, and more than twice what is in use is free: it goes back. Steps that write into spare states
+  // free and take as many as there are, again and again, which must cost nothing.
   std::erase_if(free_slots_,
                 [&](char *one) { return one >= chunk->memory && one < chunk->memory + chunk->slots * slot_bytes(); });
   cudaFree(chunk->memory);
@@ -161,37 +168,67 @@ void StatePool::free_parked(void *parked) {
     (void)cudaFreeHost(parked);
 }
 
-template <class Move>
-bool StatePool::in_pieces(size_t first, size_t count, const Move &move) {
+// Whether numbers lie on the device as the host has them: then they are copied as they are.
+bool StatePool::is_same_layout() const {
+  const size_t floats = static_cast<size_t>(shape_.width * 2 + shape_.heads * shape_.head_size * shape_.head_size);
+  return !shape_.is_half && shape_.layer_bytes() == floats * sizeof(float);
+}
+
+// Pieces in turn through the two halves of the pinned buffer: while one is on the bus, the host copies the other.
+template <class Begin, class End>
+bool StatePool::in_pieces(size_t first, size_t count, const Begin &begin, const End &end) {
   std::lock_guard lock(staging_mutex_);
-  for (size_t done = 0; done < count; done += staging_floats)
-    if (!move(first + done, done, std::min(staging_floats, count - done))) return false;
+  const size_t pieces = (count + piece_floats - 1) / piece_floats;
+  const auto floats_of = [&](size_t piece) { return std::min(piece_floats, count - piece * piece_floats); };
+  for (size_t piece = 0; piece <= pieces; piece++) {
+    if (piece < pieces && !begin(first + piece * piece_floats, piece, floats_of(piece))) return false;
+    if (piece > 0 && !end(piece - 1, floats_of(piece - 1))) return false;
+  }
   return true;
 }
 
 bool StatePool::read(const void *state, size_t first, size_t count, float *values, kernels::DeviceFailure *failure) {
-  return in_pieces(first, count, [&](size_t from, size_t done, size_t numbers) {
-    gather<<<256, 256, 0, stream_>>>(shape_, static_cast<const char *>(state), from, numbers, device_staging_);
-    if (!check(cudaGetLastError(), "reading a state", failure)) return false;
-    if (!check(cudaMemcpyAsync(staging_, device_staging_, numbers * sizeof(float), cudaMemcpyDeviceToHost, stream_),
-               "reading a state", failure))
-      return false;
-    if (!check(cudaStreamSynchronize(stream_), "reading a state", failure)) return false;
-    std::memcpy(values + done, staging_, numbers * sizeof(float));
+  const auto begin = [&](size_t from, size_t piece, size_t numbers) {
+    const char *source = static_cast<const char *>(state) + from * sizeof(float);
+    if (!is_same_layout()) {
+      float *gathered = device_staging_ + piece % 2 * piece_floats;
+      gather<<<256, 256, 0, stream_>>>(shape_, static_cast<const char *>(state), from, numbers, gathered);
+      if (!check(cudaGetLastError(), "reading a state", failure)) return false;
+      source = reinterpret_cast<const char *>(gathered);
+    }
+    return check(cudaMemcpyAsync(staging_ + piece % 2 * piece_floats, source, numbers * sizeof(float),
+                                 cudaMemcpyDeviceToHost, stream_),
+                 "reading a state", failure) &&
+           check(cudaEventRecord(is_there_[piece % 2], stream_), "reading a state", failure);
+  };
+  const auto end = [&](size_t piece, size_t numbers) {
+    if (!check(cudaEventSynchronize(is_there_[piece % 2]), "reading a state", failure)) return false;
+    std::memcpy(values + piece * piece_floats, staging_ + piece % 2 * piece_floats, numbers * sizeof(float));
     return true;
-  });
+  };
+  return in_pieces(first, count, begin, end);
 }
 
 bool StatePool::write(void *state, size_t first, size_t count, const float *values, kernels::DeviceFailure *failure) {
-  return in_pieces(first, count, [&](size_t to, size_t done, size_t numbers) {
-    std::memcpy(staging_, values + done, numbers * sizeof(float));
-    if (!check(cudaMemcpyAsync(device_staging_, staging_, numbers * sizeof(float), cudaMemcpyHostToDevice, stream_),
+  const auto begin = [&](size_t to, size_t piece, size_t numbers) {
+    float *staged = staging_ + piece % 2 * piece_floats;
+    std::memcpy(staged, values + piece * piece_floats, numbers * sizeof(float));
+    const bool is_same = is_same_layout();
+    float *target = is_same ? reinterpret_cast<float *>(static_cast<char *>(state) + to * sizeof(float))
+                            : device_staging_ + piece % 2 * piece_floats;
+    if (!check(cudaMemcpyAsync(target, staged, numbers * sizeof(float), cudaMemcpyHostToDevice, stream_),
                "writing a state", failure))
       return false;
-    scatter<<<256, 256, 0, stream_>>>(shape_, static_cast<char *>(state), to, numbers, device_staging_);
-    return check(cudaGetLastError(), "writing a state", failure) &&
-           check(cudaStreamSynchronize(stream_), "writing a state", failure);
-  });
+    if (!is_same) {
+      scatter<<<256, 256, 0, stream_>>>(shape_, static_cast<char *>(state), to, numbers, target);
+      if (!check(cudaGetLastError(), "writing a state", failure)) return false;
+    }
+    return check(cudaEventRecord(is_there_[piece % 2], stream_), "writing a state", failure);
+  };
+  const auto end = [&](size_t piece, size_t) {
+    return check(cudaEventSynchronize(is_there_[piece % 2]), "writing a state", failure);
+  };
+  return in_pieces(first, count, begin, end);
 }
 
 }  // namespace libwkv::cuda

@@ -37,18 +37,21 @@ class StatePool {
     size_t slots, used;
   };
   size_t slot_bytes() const { return shape_.bytes(); }
-  template <class Move>
-  bool in_pieces(size_t first, size_t count, const Move &move);
+  bool is_same_layout() const;
+  template <class Begin, class End>
+  bool in_pieces(size_t first, size_t count, const Begin &begin, const End &end);
 
   StateShape shape_{};
   cudaStream_t stream_ = nullptr;
   std::mutex mutex_;  // of the slots
   std::vector<Chunk> chunks_;
   std::vector<char *> free_slots_;
+  size_t used_ = 0;             // slots
   std::vector<void *> parked_;  // free places in pinned memory
   std::mutex staging_mutex_;    // of the pinned buffer
   float *staging_ = nullptr;    // pinned
   float *device_staging_ = nullptr;
+  cudaEvent_t is_there_[2] = {};  // a half of the pinned buffer has arrived
 };
 
 }  // namespace libwkv::cuda

@@ -30,6 +30,13 @@ std::string one_line(const char *text) {
   return line;
 }
 
+// The plugin brings hundreds of megabytes of libraries along, which a machine without a GPU need not load.
+bool has_driver(std::string &fault) {
+  void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+  if (!driver) fault = "no NVIDIA driver: " + one_line(dlerror());
+  return driver != nullptr;  // kept open: the plugin uses it
+}
+
 void *open_library(std::string &fault) {
   const auto open = [&](const std::string &path) {
     void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -49,6 +56,7 @@ void *open_library(std::string &fault) {
 
 Plugin load() {
   Plugin plugin;
+  if (!has_driver(plugin.fault)) return plugin;
   void *library = open_library(plugin.fault);
   if (!library) return plugin;
   const auto function = reinterpret_cast<kernels::DeviceTableFunction>(dlsym(library, kernels::device_symbol));

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -86,6 +87,11 @@ class StatePin {
   void *memory_ = nullptr;
 };
 
+struct FreeFloats {
+  void operator()(float *floats) const { std::free(floats); }
+};
+using HostFloats = std::unique_ptr<float[], FreeFloats>;
+
 // All floats of a state that there is, to be read in the host's memory: its own, or a copy of what lies on a device.
 class StateView {
  public:
@@ -94,7 +100,7 @@ class StateView {
   const float *floats() const { return floats_; }
 
  private:
-  std::unique_ptr<float[]> copy_;
+  HostFloats copy_;
   const float *floats_;
 };
 
@@ -110,7 +116,7 @@ class StateDraft {
  private:
   const StateHold &hold_;
   const size_t count_;
-  std::unique_ptr<float[]> copy_;
+  HostFloats copy_;
   float *floats_;
 };
 

@@ -37,7 +37,7 @@ cmake)
 pkgconfig)
   command -v pkg-config >/dev/null || { echo "skipped: pkg-config is not installed"; exit 77; }
   export PKG_CONFIG_PATH="$lib/pkgconfig"
-  pkg-config --exact-version=0.2.0 wkv
+  pkg-config --exact-version=0.3.0 wkv
   # shellcheck disable=SC2046,SC2086 # the flags are words
   "$cc" -std=c99 -Wall -Wextra -Wpedantic -Werror $flags "$source/examples/embed.c" -o "$work/embed" \
     $(pkg-config --cflags --libs wkv)

@@ -109,8 +109,8 @@ struct Model {
           continue;
         }
         const float most = format == Format::q8 ? 127 : 7.5f;
-        __half &scale = scales[static_cast<size_t>(order == Order::rows ? o * (inputs / 32) + i / 32
-                                                                        : i / 32 * outputs + o)];
+        __half &scale =
+            scales[static_cast<size_t>(order == Order::rows ? o * (inputs / 32) + i / 32 : i / 32 * outputs + o)];
         if (i % 32 == 0) scale = __float2half(is_zero ? 0 : spread / most * random.uniform(0.5f, 1.5f));
         if (format == Format::q8) {
           const auto q = static_cast<int8_t>(random.bits() % 255);
@@ -296,7 +296,8 @@ Numbers step(const Model &m, int32_t token, HostState &state, bool is_half_state
       for (double one : y) squares += (one - mean) * (one - mean) / 64;
       for (size_t n = 0; n < 64; n++) {
         const size_t i = head * 64 + n;
-        gated[i] = ((y[n] - mean) / std::sqrt(squares + 64e-5) * p.ln_x_weight[i] + p.ln_x_bias[i] + bonus * v[i]) * g[i];
+        gated[i] =
+            ((y[n] - mean) / std::sqrt(squares + 64e-5) * p.ln_x_weight[i] + p.ln_x_bias[i] + bonus * v[i]) * g[i];
       }
     }
     const Numbers attention = multiply(p.output, gated);
@@ -453,8 +454,7 @@ void check(Model &m, const Plan &plan, Memory &workspace) {
         for (size_t i = 0; i < vocab; i++) scores.add(is[i], should[i]);
       }
       for (int32_t i = segment.snapshots; i < segment.snapshots + segment.snapshots_count; i++)
-        if (snapshots[static_cast<size_t>(i)].row == row)
-          compare_state(snapshots[static_cast<size_t>(i)].state, host);
+        if (snapshots[static_cast<size_t>(i)].row == row) compare_state(snapshots[static_cast<size_t>(i)].state, host);
     }
     compare_state(segment.state, host);
     if (segment.from != segment.state) {

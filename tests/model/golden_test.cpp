@@ -234,6 +234,8 @@ TEST_P(KernelSets, give_the_golden_values) {
   options.threads = 3;
   choose(options, kernels);
   options.is_reproducible = reproducible;
+  // With narrower matrices a GPU rounds the activations of many rows: tests/device says how much.
+  if (std::string(kernels) == "cuda" && !reproducible) options.weight_type = WKV_TYPE_F32;
   Model model = load_model(exact_weights(model_name), options);
   ASSERT_NE(model.get(), nullptr);
   EXPECT_EQ(std::string(info_of(model).kernels).substr(0, std::strlen(kernels)), kernels);

@@ -105,7 +105,7 @@ TEST(ModelLoad, refuses_bad_options_and_changes_nothing) {
   expect(WKV_NOT_FOUND, [](wkv_model_options &o) { o.device = "CPU"; });
   expect(WKV_OUT_OF_MEMORY, [](wkv_model_options &o) { o.memory_limit_bytes = 1000; });
   expect(WKV_INVALID, [](wkv_model_options &o) { o.struct_size = 0; });
-  expect(WKV_INVALID, [](wkv_model_options &o) { o.struct_size = sizeof o - 8; });
+  expect(WKV_INVALID, [](wkv_model_options &o) { o.struct_size = sizeof o - 4; });
 
   wkv_model *model = nullptr;
   Failure failure;
@@ -144,9 +144,10 @@ TEST(ModelLoad, from_memory_equals_from_a_file) {
     for (size_t shift : {size_t{0}, size_t{1}, size_t{6}}) {
       std::vector<std::byte> moved(content.size() + shift);
       std::copy(content.begin(), content.end(), moved.begin() + static_cast<ptrdiff_t>(shift));
+      const wkv_model_options options = default_options();
       Model memory;
       Failure failure;
-      wkv_status status = wkv_model_load_memory(moved.data() + shift, content.size(), nullptr, memory.out(), &failure);
+      wkv_status status = wkv_model_load_memory(moved.data() + shift, content.size(), &options, memory.out(), &failure);
       WKV_ASSERT_STATUS(WKV_OK, status, failure);
       Model mapped = load_model(weights("rnd_a", file));
       Cache a = create_cache(memory), b = create_cache(mapped);
