@@ -103,10 +103,12 @@ Table describe_devices() {
   Table table;
   for (const wkv::DeviceInfo &device : wkv::devices()) {
     table.push_back({std::string(device.name) + (device.is_usable ? "" : ", not usable"), ""});
-    table.push_back({"processor", device.description});
-    table.push_back({"cores", std::to_string(device.cores)});
-    table.push_back({"memory", human_bytes(device.memory_bytes)});
-    table.push_back({"kernels", device.kernels[0] ? device.kernels : "none"});
+    if (device.description[0]) {  // else there is nothing to describe
+      table.push_back({"processor", device.description});
+      table.push_back({"cores", std::to_string(device.cores)});
+      table.push_back({"memory", human_bytes(device.memory_bytes)});
+      table.push_back({"kernels", device.kernels[0] ? device.kernels : "none"});
+    }
     if (!device.is_usable) table.push_back({"why not", device.unusable_reason});
   }
   return table;
