@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
 #include "base/error.h"
 #include "base/state_memory.h"
@@ -148,7 +149,8 @@ void DeviceExecutor::reserve(int64_t rows, int64_t logits_rows) {
   workspace_bytes_ = bytes;
   DeviceFailure failure{};
   if (!table_.reserve(handle_->model(), rows, logits_rows, &failure)) {
-    rows_ = logits_rows_ = 0;  // the next step asks again
+    rows_ = logits_rows_ = 0;  // the plugin has none now: the next step asks again
+    account_->release(MemoryKind::workspace, std::exchange(workspace_bytes_, 0));
     fail_device(failure);
   }
   rows_ = rows;

@@ -88,8 +88,12 @@ std::shared_ptr<Model> Model::load(formats::Checkpoint checkpoint, const LoadOpt
     CpuOptions cpu{options.threads, options.kernels, options.weight_type, options.is_reproducible};
     model->executor_ = std::make_unique<CpuExecutor>(checkpoint, hyper, cpu, model->account_, options.progress);
   } else {
-    const DeviceModelOptions on_device{device, options.threads, options.weight_type, options.state_type == WKV_TYPE_F16,
-                                       options.is_reproducible};
+    const DeviceModelOptions on_device{device,
+                                       options.threads,
+                                       options.weight_type,
+                                       options.state_type == WKV_TYPE_F16,
+                                       options.is_reproducible,
+                                       options.parking_limit_bytes};
     model->executor_ =
         std::make_unique<DeviceExecutor>(checkpoint, hyper, on_device, model->account_, options.progress);
   }

@@ -37,14 +37,14 @@ bool has_driver(std::string &fault) {
   return driver != nullptr;  // kept open: the plugin uses it
 }
 
-void *open_library(std::string &fault) {
+void *open_library(const char *named, std::string &fault) {
   const auto open = [&](const std::string &path) {
     void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!library) fault = one_line(dlerror());
     return library;
   };
   std::error_code error;
-  if (const char *named = std::getenv("WKV_CUDA_PATH"); named && *named) {
+  if (named && *named) {
     std::filesystem::path path(named);
     if (std::filesystem::is_directory(path, error)) path /= file_name;
     return open(path.string());
@@ -56,8 +56,9 @@ void *open_library(std::string &fault) {
 
 Plugin load() {
   Plugin plugin;
-  if (!has_driver(plugin.fault)) return plugin;
-  void *library = open_library(plugin.fault);
+  const char *named = std::getenv("WKV_CUDA_PATH");
+  if (!(named && *named) && !has_driver(plugin.fault)) return plugin;
+  void *library = open_library(named, plugin.fault);
   if (!library) return plugin;
   const auto function = reinterpret_cast<kernels::DeviceTableFunction>(dlsym(library, kernels::device_symbol));
   const DeviceTable *table = function ? function() : nullptr;
