@@ -65,16 +65,16 @@ struct __align__(16) RowVectors {
   float value[head_size], receptance[head_size];
 };
 
-// A block owns a head and takes segments in turn. A thread holds `keys` rows of its 16 bytes of value columns, so that a
-// warp reads and writes whole rows of the state. The next segment's state is on its way to shared memory while the
+// A block owns a head and takes segments in turn. A thread holds `keys` rows of its 16 bytes of value columns, so that
+// a warp reads and writes whole rows of the state. The next segment's state is on its way to shared memory while the
 // present one is worked on: registers alone would not hold enough of it to fill the memory's pipe. Each thread fetches
 // what it will read itself, so that only descriptions of segments, two ahead, need the barrier.
 //
 // The warps share the rest by roles: warp 0 makes w, kk and k, warp 1 v, warp 2 r, each one row ahead in the loads, and
 // warp 3 turns y into the output while the others make the next row's vectors.
 template <class Number>
-__global__ void __launch_bounds__(serial_threads, serial_blocks) step_rows(const Arguments arguments,
-                                                                           int segments_count) {
+__global__ void __launch_bounds__(serial_threads, serial_blocks)
+    step_rows(const Arguments arguments, int segments_count) {
   constexpr int columns = 16 / sizeof(Number), keys = 32 / columns, row_lanes = head_size / columns;
   constexpr int ring = 4;
   __shared__ uint4 next_state[keys][serial_threads];
@@ -186,9 +186,8 @@ __global__ void __launch_bounds__(serial_threads, serial_blocks) step_rows(const
         *reinterpret_cast<float2 *>(now.decay + 2 * lane) = w;
         *reinterpret_cast<float2 *>(now.removal + 2 * lane) = make_float2(-kk.x, -kk.y);
         *reinterpret_cast<float2 *>(now.rate + 2 * lane) = make_float2(kk.x * a.x, kk.y * a.y);
-        *reinterpret_cast<float2 *>(now.key + 2 * lane) =
-            make_float2(raw[0].x * (1.f + (a.x - 1.f) * more_parameters.x),
-                        raw[0].y * (1.f + (a.y - 1.f) * more_parameters.y));
+        *reinterpret_cast<float2 *>(now.key + 2 * lane) = make_float2(
+            raw[0].x * (1.f + (a.x - 1.f) * more_parameters.x), raw[0].y * (1.f + (a.y - 1.f) * more_parameters.y));
       } else if (warp == 1) {
         float2 value = raw[0];
         if (arguments.is_first_layer) {

@@ -38,13 +38,13 @@ using RowParts = uint32_t[2][chunk_rows][row_words];
 
 // A chunk on its way from a preparing warp to the state warps and, as y, back.
 struct __align__(16) Stage {
-  RowParts removal;     // A, then W
-  RowParts receptance;  // R
-  RowParts rate;        // B
-  RowParts key;         // K
-  RowParts value;       // V
-  uint32_t pull[2][chunk_rows][square_words];            // P
-  uint4 receptance_rate[2][32], receptance_key[2][32];   // low(R B^T), low(R K^T): fragments, a lane's words together
+  RowParts removal;                                     // A, then W
+  RowParts receptance;                                  // R
+  RowParts rate;                                        // B
+  RowParts key;                                         // K
+  RowParts value;                                       // V
+  uint32_t pull[2][chunk_rows][square_words];           // P
+  uint4 receptance_rate[2][32], receptance_key[2][32];  // low(R B^T), low(R K^T): fragments, a lane's words together
   union {
     float y[chunk_rows][y_stride];
     float squares[2][chunk_rows][square_stride];  // lower(A B^T), lower(A K^T)
@@ -141,7 +141,9 @@ __device__ void multiply(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, 
 constexpr int meeting_threads = 32 * (state_warps + 1);
 __device__ int full_barrier(int stage) { return 1 + stage; }
 __device__ int done_barrier(int stage) { return 1 + most_stages + stage; }
-__device__ void arrive(int barrier) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "n"(meeting_threads) : "memory"); }
+__device__ void arrive(int barrier) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "n"(meeting_threads) : "memory");
+}
 __device__ void meet(int barrier) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(meeting_threads) : "memory"); }
 
 // Sums 16 numbers over the warp: lane l gets the sum of numbers[l % 16]. Each step gives half of the numbers away and
@@ -270,10 +272,10 @@ __device__ void prepare_rows(const Arguments &arguments, const Channels &channel
         value[c] = is_first_layer ? v : (first_value - v) * scaled_sigmoid(mix * logistic_scale + v0) + v;
         bonus += r * new_key * r_k;
       };
-      channel(0, raw.receptance.x, raw.key.x, raw.value.x, raw.w.x, raw.a.x, raw.v.x, raw.first_value.x,
-              channels.w0.x, channels.a0.x, channels.v0.x, channels.k_k.x, channels.k_a.x, channels.r_k.x);
-      channel(1, raw.receptance.y, raw.key.y, raw.value.y, raw.w.y, raw.a.y, raw.v.y, raw.first_value.y,
-              channels.w0.y, channels.a0.y, channels.v0.y, channels.k_k.y, channels.k_a.y, channels.r_k.y);
+      channel(0, raw.receptance.x, raw.key.x, raw.value.x, raw.w.x, raw.a.x, raw.v.x, raw.first_value.x, channels.w0.x,
+              channels.a0.x, channels.v0.x, channels.k_k.x, channels.k_a.x, channels.r_k.x);
+      channel(1, raw.receptance.y, raw.key.y, raw.value.y, raw.w.y, raw.a.y, raw.v.y, raw.first_value.y, channels.w0.y,
+              channels.a0.y, channels.v0.y, channels.k_k.y, channels.k_a.y, channels.r_k.y);
       store_split(stage.removal, t, lane, removal[0], removal[1]);
       store_split(stage.receptance, t, lane, receptance[0], receptance[1]);
       store_split(stage.rate, t, lane, rate[0], rate[1]);
@@ -339,8 +341,8 @@ __device__ void prepare_squares(Stage &stage, int lane) {
   }
   // Transposed, a sum's place is an operand's: word 2 * i + half has rows 8 * i + group, columns 8 * half + 2 * quad.
   const auto store_fragment = [&](uint4(&to)[2][32], const float(&sums)[2][4]) {
-    const Split parts[4] = {split(sums[0][0], sums[0][1]), split(sums[1][0], sums[1][1]),
-                            split(sums[0][2], sums[0][3]), split(sums[1][2], sums[1][3])};
+    const Split parts[4] = {split(sums[0][0], sums[0][1]), split(sums[1][0], sums[1][1]), split(sums[0][2], sums[0][3]),
+                            split(sums[1][2], sums[1][3])};
     to[0][lane] = make_uint4(parts[0].high, parts[1].high, parts[2].high, parts[3].high);
     to[1][lane] = make_uint4(parts[0].low, parts[1].low, parts[2].low, parts[3].low);
   };
@@ -643,8 +645,7 @@ cudaError_t chunked(cudaStream_t stream, const Device &device, const Arguments &
   const int stages = std::min(stages_of(device), (longest + chunk_rows - 1) / chunk_rows);
   const int shared_bytes = stages * static_cast<int>(sizeof(Stage));
   const auto kernel = arguments.is_first_layer ? chunk_rows_of_heads<true> : chunk_rows_of_heads<false>;
-  const cudaError_t error =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
   if (error != cudaSuccess) return error;
   const auto blocks = static_cast<unsigned>(segments_count * arguments.heads);
   const auto threads = static_cast<unsigned>(32 * (state_warps + stages));

@@ -58,7 +58,7 @@ struct Case {
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 struct Inputs {
-  std::vector<float> receptance, key, value, w, a, v, g, first_value;                           // [rows][width]
+  std::vector<float> receptance, key, value, w, a, v, g, first_value;    // [rows][width]
   std::vector<float> w0, a0, v0, k_k, k_a, r_k, norm_weight, norm_bias;  // [width]
 };
 
@@ -254,8 +254,15 @@ void run(const Case &c, Errors bounds) {
   batch.rows = rows, batch.segments_count = static_cast<int32_t>(segments.size());
   batch.snapshots_count = static_cast<int32_t>(snapshots.size()), batch.longest = longest;
   batch.segments = device_segments.data, batch.snapshots = device_snapshots.data;
-  TimeMixRows io = {receptance.data, key.data, value.data, w.data, a.data, c.is_first_layer ? nullptr : v.data,
-                    g.data, first_value.data, c.is_half_out ? out_half.data : nullptr,
+  TimeMixRows io = {receptance.data,
+                    key.data,
+                    value.data,
+                    w.data,
+                    a.data,
+                    c.is_first_layer ? nullptr : v.data,
+                    g.data,
+                    first_value.data,
+                    c.is_half_out ? out_half.data : nullptr,
                     c.is_half_out ? nullptr : out.data};
   cudaDeviceProp properties;
   WORKS(cudaGetDeviceProperties(&properties, 0));
@@ -292,12 +299,12 @@ void run(const Case &c, Errors bounds) {
       EXPECT_EQ(from[s].read(), from_bytes[s]);
     }
     for (size_t i = 0; i < c.segments[s].snapshots.size(); ++i, ++snapshot) {
-      errors.states = std::max(errors.states, relative_error(numbers_of(snapshot_states[snapshot].read()),
-                                                             truth.snapshots[s][i]));
+      errors.states =
+          std::max(errors.states, relative_error(numbers_of(snapshot_states[snapshot].read()), truth.snapshots[s][i]));
     }
   }
-  std::printf("  %d heads of %d, %d rows, %zu segments%s%s%s: error of the output %.1e, of the states %.1e\n", c.heads, n,
-              rows, segments.size(), c.is_half_state ? ", half states" : "", c.is_half_out ? ", half output" : "",
+  std::printf("  %d heads of %d, %d rows, %zu segments%s%s%s: error of the output %.1e, of the states %.1e\n", c.heads,
+              n, rows, segments.size(), c.is_half_state ? ", half states" : "", c.is_half_out ? ", half output" : "",
               c.data == Data::adversarial ? ", adversarial" : "", errors.out, errors.states);
   EXPECT_LT(errors.out, bounds.out);
   EXPECT_LT(errors.states, bounds.states);
@@ -307,8 +314,16 @@ void run(const Case &c, Errors bounds) {
 constexpr Errors serial_bounds = {5e-6, 2e-6}, chunked_bounds = {1e-4, 4e-5};
 
 std::vector<SegmentCase> ragged() {
-  return {{1}, {40, false, {0, 15, 16, 17, 38}}, {2, false, {0}}, {16}, {7, true, {2, 5}}, {130, true, {63, 64}},
-          {1, false}, {17, false}, {11}, {12}};
+  return {{1},
+          {40, false, {0, 15, 16, 17, 38}},
+          {2, false, {0}},
+          {16},
+          {7, true, {2, 5}},
+          {130, true, {63, 64}},
+          {1, false},
+          {17, false},
+          {11},
+          {12}};
 }
 
 TEST(TimeMix, SerialLengths) {
@@ -351,7 +366,8 @@ TEST(TimeMix, OtherHeadSizes) {
 }
 
 TEST(TimeMix, ChunkedLengths) {
-  for (const int length : {12, 15, 16, 17, 31, 32, 33, 63, 64, 65, 112, 113, 1000}) run({2, 64, {{length}}}, chunked_bounds);
+  for (const int length : {12, 15, 16, 17, 31, 32, 33, 63, 64, 65, 112, 113, 1000})
+    run({2, 64, {{length}}}, chunked_bounds);
   run({1, 64, {{4096}}}, chunked_bounds);
 }
 
