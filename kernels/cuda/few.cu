@@ -148,9 +148,9 @@ void launch_rows_as(Launcher &launcher, RowProducts &p) {
 // filled the SM to the last byte, kept norms waiting: 3 % slower.)
 template <Format format>
 void launch_rows_in(Launcher &launcher, RowProducts &p) {
-  constexpr bool is_q8 = format == Format::q8;
-  if (p.padded == 1) return launch_rows_as < format, 1, 1, is_q8 ? 4 : 5 > (launcher, p);
-  if (p.padded <= 4) return launch_rows_as < format, 1, 1, is_q8 ? 3 : 4 > (launcher, p);
+  constexpr int slots_of_one = format == Format::q8 ? 4 : 5, slots_of_four = slots_of_one - 1;
+  if (p.padded == 1) return launch_rows_as<format, 1, 1, slots_of_one>(launcher, p);
+  if (p.padded <= 4) return launch_rows_as<format, 1, 1, slots_of_four>(launcher, p);
   if (p.padded == 8) return launch_rows_as<format, 2, 2, 2>(launcher, p);
   return launch_rows_as<format, 4, 2, 2>(launcher, p);
 }
