@@ -288,7 +288,7 @@ cudaError_t launch(cudaStream_t stream, const Device &device, Group &group, int 
 
 bool group_products_fit(const Device &device) {
   if (device.major != 9 || device.minor != 0) return false;
-  // wgmma is there when this was compiled for sm_90a; for sm_90 alone the kernel is a stub, which needs few registers.
+  // wgmma is there when this was compiled for sm_90a; for sm_90 alone the kernel is empty, which needs few registers.
   constexpr int most_stub_registers = 32;
   cudaFuncAttributes attributes;
   if (cudaFuncGetAttributes(&attributes, multiply_group<32>) != cudaSuccess) {
