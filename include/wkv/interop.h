@@ -34,7 +34,8 @@ typedef struct wkv_device_tensor {
 } wkv_device_tensor;
 
 /** Where a part of a cache's state lies. It may be read and written there until the cache is next used: a step may put
- *  the state elsewhere. Writing also changes what forks and checkpoints share with it; wkv_cache_write_state does not.
+ *  the state elsewhere. So may any call that needs memory when parking_limit_bytes is set. Writing also changes what
+ *  forks and checkpoints share with it; wkv_cache_write_state does not.
  *  @param cache   [in]
  *  @param layer   [in]  [0, layers)
  *  @param part    [in]  shifts are [C]; WKV is [H][N key][N value], the transpose of wkv_cache_read_state's

@@ -54,7 +54,7 @@ class DeviceExecutor final : public Executor {
   void reserve(int64_t rows, int64_t logits_rows) override;
   RunOutcome run(const Batch &batch, const LayerWatch *watch) noexcept override;
   const char *fault() const noexcept override { return failure_.text; }
-  bool chooses() const override { return true; }
+  bool is_on_device() const override { return true; }
   StateTensor state_tensor(const StateHold &hold, int64_t layer, wkv_state_part part) override;
   void *queue() override { return table_.queue(handle_->model()); }
   void lock() override { mutex_.lock(); }

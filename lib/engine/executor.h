@@ -76,10 +76,10 @@ class Executor {
   virtual RunOutcome run(const Batch &batch, const LayerWatch *watch) noexcept = 0;
   // Why run failed.
   virtual const char *fault() const noexcept { return ""; }
-  // Rows of a batch may have a sampler, and scores may stay on the device.
-  virtual bool chooses() const { return false; }
+  // States are a device's memory, scores may stay there, and rows of a batch may have a sampler.
+  virtual bool is_on_device() const { return false; }
   // Where the numbers of a part of a state lie in the device's memory, and the queue that all work goes through. Only
-  // asked of executors that choose.
+  // asked of those on a device.
   virtual StateTensor state_tensor(const StateHold &, int64_t, wkv_state_part) { return {}; }
   virtual void *queue() { return nullptr; }
   // Held from reserve to the last run of a step: steps of one model take turns.

@@ -137,7 +137,8 @@ std::shared_ptr<Model> Model::load(formats::Checkpoint checkpoint, const LoadOpt
 }
 
 StateTensor Model::state_tensor(const Cache &cache, int64_t layer, wkv_state_part part) const {
-  if (!executor_->chooses()) fail(WKV_UNSUPPORTED, "the model is on the cpu: wkv_cache_read_state reads its states");
+  if (!executor_->is_on_device())
+    fail(WKV_UNSUPPORTED, "the model is on the cpu: wkv_cache_read_state reads its states");
   if (layer < 0 || layer >= hyper_.layers)
     fail(WKV_INVALID, "layer %lld is outside the model's %lld layers", static_cast<long long>(layer),
          static_cast<long long>(hyper_.layers));
@@ -147,7 +148,7 @@ StateTensor Model::state_tensor(const Cache &cache, int64_t layer, wkv_state_par
 }
 
 void *Model::queue() const {
-  if (!executor_->chooses()) fail(WKV_UNSUPPORTED, "the model is on the cpu");
+  if (!executor_->is_on_device()) fail(WKV_UNSUPPORTED, "the model is on the cpu");
   return executor_->queue();
 }
 

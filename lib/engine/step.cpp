@@ -101,13 +101,15 @@ void check_items(std::span<StepItem> items, size_t vocab, const MemoryAccount *a
 
 }  // namespace
 
-bool Model::chooses_on_device(const Sampler &sampler) const { return executor_->chooses() && DeviceDraw::can(sampler); }
+bool Model::chooses_on_device(const Sampler &sampler) const {
+  return executor_->is_on_device() && DeviceDraw::can(sampler);
+}
 
 void Model::step(std::span<StepItem> items, const StepWatch &watch) {
   size_t vocab = static_cast<size_t>(hyper_.vocab_size);
   Taken taken(2 * items.size());
   for (StepItem &item : items)
-    if (item.device_logits && !item.fault && !executor_->chooses()) {
+    if (item.device_logits && !item.fault && !executor_->is_on_device()) {
       item.fault = "logits is said to be a GPU's memory, and the model is on the cpu";
       item.status = WKV_INVALID;
     }

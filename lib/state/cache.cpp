@@ -46,7 +46,7 @@ void Cache::reset() noexcept {
   try {
     now_.state.zero();
   } catch (const Error &) {
-    // the device is lost: whoever uses the cache next hears of it
+    return replace({0, {}, {}});  // a parked state that found no room, or a lost device: no state is all zero as well
   }
   replace({0, {}, std::move(now_.state)});
 }

@@ -230,6 +230,17 @@ TEST_F(Plugins, parked_states_come_back) {
   expect_read(caches[4], {4, 5});
 }
 
+TEST_F(Plugins, parked_states_without_room_reset_to_zeros) {
+  Cache cache = create_cache(model_);
+  feed(cache, {4, 5});
+  WKV_ASSERT_STATUS(WKV_OK, wkv_cache_park(cache, &failure_), failure_);
+  fake().fail_state = 1;
+  WKV_ASSERT_STATUS(WKV_OK, wkv_cache_reset(cache, &failure_), failure_);
+  expect_read(cache, {});
+  feed(cache, {6});
+  expect_read(cache, {6});
+}
+
 TEST_F(Plugins, idle_states_make_room) {
   Cache first = create_cache(model_);
   feed(first, {1});
