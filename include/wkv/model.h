@@ -53,7 +53,7 @@ typedef struct wkv_model_options {
   void *progress_user;
   const char *kernels;     /* NULL: the best for this machine; else its name: "scalar", "avx2", "avx512", "neon" */
   int32_t is_reproducible; /* 1: the same bits for any batch, chunk and thread count; decoding gets slower */
-  int32_t chunk_tokens;    /* tokens that go through the layers together, [1, 4096]; 0: 512, on a GPU 2048. Larger
+  int32_t chunk_tokens;    /* tokens that go through the layers together, [1, 4096]; 0: 512, on a GPU 4096. Larger
                               chunks read weights less often and need more workspace. */
   uint64_t
       parking_limit_bytes; /* on a GPU: when memory runs out, idle states of up to so many bytes are moved to the

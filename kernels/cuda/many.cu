@@ -2,6 +2,7 @@
 #include "kernels/cuda/many.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <memory>
 #include <new>
 
@@ -12,17 +13,46 @@
 
 namespace libwkv::cuda {
 
+constexpr int lows_count = 4;  // low-rank pairs of a layer
+
+// Streams for low-rank pairs beside the stream of a part.
+struct Sides {
+  cudaStream_t streams[lows_count] = {};
+  cudaEvent_t forked = nullptr, joined[lows_count] = {};
+};
+
 struct ManyPlans {
   Products *products = nullptr;
-  cudaStream_t side = nullptr;  // for what may run beside the stream of a call
+  Sides sides[2];  // of the whole or the first half, and of the second
+  cudaStream_t second_half = nullptr;
   cudaEvent_t forked = nullptr, joined = nullptr;
-  bool has_groups = false;  // group_products_fit
+  cudaEvent_t has_mixed = nullptr, has_shifted = nullptr;  // the first half, in the layer that the second is at
+  bool has_groups = false;                                 // group_products_fit
 
+  ManyPlans() = default;
+  ManyPlans(const ManyPlans &) = delete;
+  ManyPlans &operator=(const ManyPlans &) = delete;
   ~ManyPlans() {
     products_destroy(products);
-    if (side != nullptr) cudaStreamDestroy(side);
-    if (forked != nullptr) cudaEventDestroy(forked);
-    if (joined != nullptr) cudaEventDestroy(joined);
+    for_all([](cudaStream_t &stream) { return stream != nullptr ? cudaStreamDestroy(stream) : cudaSuccess; },
+            [](cudaEvent_t &event) { return event != nullptr ? cudaEventDestroy(event) : cudaSuccess; });
+  }
+
+  // The first error; goes on all the same.
+  template <class OfStream, class OfEvent>
+  cudaError_t for_all(OfStream of_stream, OfEvent of_event) {
+    cudaError_t first = cudaSuccess;
+    const auto note = [&](cudaError_t error) {
+      if (first == cudaSuccess) first = error;
+    };
+    note(of_stream(second_half));
+    for (cudaEvent_t *event : {&forked, &joined, &has_mixed, &has_shifted}) note(of_event(*event));
+    for (Sides &side : sides) {
+      note(of_event(side.forked));
+      for (cudaStream_t &stream : side.streams) note(of_stream(stream));
+      for (cudaEvent_t &event : side.joined) note(of_event(event));
+    }
+    return first;
   }
 };
 
@@ -32,11 +62,14 @@ namespace {
 // 256. Small ones lose nothing that counts: half is exact to 4e-6 there.
 constexpr float ffn_scale = 0.125f;
 
+// What cuBLASLt may use for a product, and for one of a low-rank pair.
+constexpr size_t product_workspace_bytes = size_t{32} << 20, low_workspace_bytes = size_t{8} << 20;
+
 // ---- workspace
 
 enum Mix { mix_r, mix_k, mix_v, mix_w, mix_a, mix_g };
 enum Low { low_w, low_a, low_g, low_v };  // v last: layer 0 has none
-constexpr int mixes_count = 6, lows_count = 4;
+constexpr int mixes_count = 6;
 constexpr Mix mix_of_low[lows_count] = {mix_w, mix_a, mix_g, mix_v};
 
 struct Room {
@@ -52,7 +85,7 @@ struct Room {
   char *low_hidden[lows_count];
   char *expanded;
   int64_t expanded_numbers;
-  void *product_workspace, *time_mix_workspace;
+  void *product_workspace, *low_workspaces[lows_count], *time_mix_workspace;
 
   char *take(size_t size) {
     char *memory = base == nullptr ? nullptr : base + bytes;
@@ -74,12 +107,14 @@ void rank_sizes(const DeviceShape &shape, int64_t (&ranks)[lows_count]) {
 // Numbers from row to row of what is between the products of a low-rank pair: `activate` takes them by eight.
 int64_t hidden_stride(int64_t rank) { return (rank + row_columns - 1) / row_columns * row_columns; }
 
-Room make_room(const Device &device, const DeviceShape &shape, int64_t rows, bool is_half, void *base) {
+// is_part: of a half, whose x lies in the memory of the whole batch's.
+Room make_room(const Device &device, const DeviceShape &shape, int64_t rows, bool is_half, void *base,
+               bool is_part = false, float *x = nullptr) {
   const size_t number = is_half ? sizeof(__half) : sizeof(float);
   const auto wide = static_cast<size_t>(rows * shape.width);
   Room room{};
   room.base = static_cast<char *>(base);
-  room.x = room.take_floats(rows * shape.width);
+  room.x = is_part ? x : room.take_floats(rows * shape.width);
   room.first_value = room.take_floats(rows * shape.width);
   char *mixed = room.take(mixes_count * wide * number);
   for (int i = 0; i < mixes_count; ++i) room.mixed[i] = mixed + static_cast<size_t>(i) * wide * number;
@@ -101,8 +136,28 @@ Room make_room(const Device &device, const DeviceShape &shape, int64_t rows, boo
   room.expanded_numbers = shape.width * std::max(shape.width, shape.ffn_width);
   room.expanded = room.take(static_cast<size_t>(room.expanded_numbers) * number);
   room.product_workspace = room.take(product_workspace_bytes);
+  for (void *&workspace : room.low_workspaces) workspace = room.take(low_workspace_bytes);
   room.time_mix_workspace = room.take(time_mix_workspace_bytes(device, shape, rows));
   return room;
+}
+
+// Two halves: x of the whole batch, and what each half needs besides.
+struct HalfRooms {
+  Room first, second;
+  size_t bytes;
+};
+HalfRooms make_half_rooms(const Device &device, const DeviceShape &shape, int64_t first_rows, int64_t second_rows,
+                          void *base) {
+  Room whole{};
+  whole.base = static_cast<char *>(base);
+  const auto at = [&] { return whole.base == nullptr ? nullptr : whole.base + whole.bytes; };
+  float *x = whole.take_floats((first_rows + second_rows) * shape.width);
+  HalfRooms rooms{};
+  rooms.first = make_room(device, shape, first_rows, true, at(), true, x);
+  whole.bytes += rooms.first.bytes;
+  rooms.second = make_room(device, shape, second_rows, true, at(), true, x + first_rows * shape.width);
+  rooms.bytes = whole.bytes + rooms.second.bytes;
+  return rooms;
 }
 
 bool is_half_model(const Weights &weights) { return weights.layers[0].receptance.format != Format::f32; }
@@ -113,6 +168,8 @@ bool needs_expansion(const Matrix &matrix, bool is_half) {
   return matrix.format != (is_half ? Format::f16 : Format::f32);
 }
 
+enum class Part { whole, first_half, second_half };
+
 struct Run {
   const ManyPlans &plans;
   cudaStream_t stream;
@@ -121,7 +178,15 @@ struct Run {
   bool is_half, has_groups;
   int64_t rows;
   const Room &room;
+  Part part;
 };
+
+cudaError_t tell_second_half(const Run &run, cudaEvent_t event) {
+  return run.part == Part::first_half ? cudaEventRecord(event, run.stream) : cudaSuccess;
+}
+cudaError_t wait_for_first_half(const Run &run, cudaEvent_t event) {
+  return run.part == Part::second_half ? cudaStreamWaitEvent(run.stream, event, 0) : cudaSuccess;
+}
 
 Product describe(const Run &run, const Matrix &matrix, const void *x, void *y) {
   Product call{};
@@ -137,6 +202,8 @@ Product describe(const Run &run, const Matrix &matrix, const void *x, void *y) {
   call.y_stride = matrix.outputs;
   call.scale = 1.0f;
   call.batch = 1;
+  call.workspace = run.room.product_workspace;
+  call.workspace_bytes = product_workspace_bytes;
   return call;
 }
 
@@ -200,6 +267,10 @@ LayerProducts layer_products(const Run &run, const Layer &layer) {
     calls.low_first[i].y_stride = hidden_stride(first.outputs);
     calls.low_second[i] = describe(run, second, room.low_hidden[i], room.low[i]);
     calls.low_second[i].x_stride = hidden_stride(first.outputs);
+    for (Product *call : {&calls.low_first[i], &calls.low_second[i]}) {
+      call->workspace = room.low_workspaces[i];
+      call->workspace_bytes = low_workspace_bytes;
+    }
   }
   return calls;
 }
@@ -231,7 +302,7 @@ cudaError_t multiply(const Run &run, const Matrix &matrix, const Product &call) 
     slice.rows = std::min(slice_rows, call.rows - first);
     slice.x = static_cast<const char *>(call.x) + static_cast<size_t>(first) * x_bytes;
     slice.y = static_cast<char *>(call.y) + static_cast<size_t>(first) * y_bytes;
-    const cudaError_t error = product(run.plans.products, run.stream, slice, run.room.product_workspace);
+    const cudaError_t error = product(run.plans.products, run.stream, slice);
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
@@ -250,7 +321,7 @@ cudaError_t multiply_receptance_key_value(const Run &run, const Layer &layer) {
         if (error != cudaSuccess) return error;
       }
     }
-    return product(run.plans.products, run.stream, calls.receptance_key_value[0], run.room.product_workspace);
+    return product(run.plans.products, run.stream, calls.receptance_key_value[0]);
   }
   for (int i = 0; i < 3; ++i) {
     const cudaError_t error = multiply(run, *matrices[i], calls.receptance_key_value[i]);
@@ -259,14 +330,10 @@ cudaError_t multiply_receptance_key_value(const Run &run, const Layer &layer) {
   return cudaSuccess;
 }
 
-// Groups of low-rank pairs are for so few rows that cuBLASLt, one product at a time, leaves most of the device idle.
-// Microseconds of a layer, group / cuBLASLt, H200: width 2048, 128 rows 13 / 39, 960 rows 43 / 54; width 4096, 128 rows
-// 21 / 49, 320 rows 47 / 61, 960 rows 104 / 89, 2048 rows 225 / 120.
-constexpr int64_t most_grouped_numbers = 2'500'000;  // rows * width
-
-// Up to here the groups run beside r, k, v: a step of 32 rows took 1846 us one after the other and 1691 beside (width
-// 2048), 5316 and 5052 (width 4096); with 960 rows there was no difference.
-constexpr int64_t most_forked_rows = 512;
+// Groups of low-rank pairs are for so few rows that cuBLASLt leaves most of the device idle. Steps of 320 rows, groups
+// up to here / up to 2.5 M: width 2048 4449 / 4598 us, width 4096 13.2 ms both; of 128 rows, width 2048, groups /
+// products on streams of their own: 2727 / 2796 us (H200).
+constexpr int64_t most_grouped_numbers = 1'200'000;  // rows * width
 
 bool is_low_rank_grouped(const Run &run, const Layer &layer) {
   if (!run.is_half || !run.has_groups || run.rows * run.shape.width > most_grouped_numbers) return false;
@@ -280,7 +347,7 @@ bool is_low_rank_grouped(const Run &run, const Layer &layer) {
 
 int low_rank_pairs(const Layer &layer) { return layer.v1.values == nullptr ? lows_count - 1 : lows_count; }
 
-cudaError_t multiply_low_rank_groups(const Run &run, cudaStream_t stream, const Layer &layer) {
+cudaError_t multiply_low_rank_groups(const Run &run, const Layer &layer) {
   constexpr GroupActivation activations[lows_count] = {GroupActivation::tanh, GroupActivation::none,
                                                        GroupActivation::sigmoid, GroupActivation::none};
   const LayerProducts calls = layer_products(run, layer);
@@ -290,49 +357,61 @@ cudaError_t multiply_low_rank_groups(const Run &run, cudaStream_t stream, const 
     first[i] = group_product(calls.low_first[i], activations[i]);
     second[i] = group_product(calls.low_second[i]);
   }
-  const cudaError_t error = group_products(stream, run.device, first, count, run.rows, false);
-  return error == cudaSuccess ? group_products(stream, run.device, second, count, run.rows, true) : error;
+  const cudaError_t error = group_products(run.stream, run.device, first, count, run.rows, false);
+  return error == cudaSuccess ? group_products(run.stream, run.device, second, count, run.rows, true) : error;
 }
 
 template <class Number>
-cudaError_t multiply_low_rank(const Run &run, const Layer &layer) {
+cudaError_t multiply_low_rank_pair(const Run &run, const Layer &layer, int pair) {
   const LayerProducts calls = layer_products(run, layer);
-  for (int i = 0; i < low_rank_pairs(layer); ++i) {
-    cudaError_t error = multiply(run, low_first(layer, i), calls.low_first[i]);
-    const int64_t numbers = run.rows * calls.low_first[i].y_stride;
-    auto *hidden = reinterpret_cast<Number *>(run.room.low_hidden[i]);
-    if (error == cudaSuccess && i == low_w) {
-      error = activate(run.stream, hidden, numbers, Activation::tanh, 1.0f);
-    }
-    if (error == cudaSuccess && i == low_g) {
-      error = activate(run.stream, hidden, numbers, Activation::sigmoid, 1.0f);
-    }
-    if (error == cudaSuccess) error = multiply(run, low_second(layer, i), calls.low_second[i]);
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
+  cudaError_t error = multiply(run, low_first(layer, pair), calls.low_first[pair]);
+  const int64_t numbers = run.rows * calls.low_first[pair].y_stride;
+  auto *hidden = reinterpret_cast<Number *>(run.room.low_hidden[pair]);
+  if (error == cudaSuccess && pair == low_w) error = activate(run.stream, hidden, numbers, Activation::tanh, 1.0f);
+  if (error == cudaSuccess && pair == low_g) error = activate(run.stream, hidden, numbers, Activation::sigmoid, 1.0f);
+  return error == cudaSuccess ? multiply(run, low_second(layer, pair), calls.low_second[pair]) : error;
 }
 
-// All products of the mixed rows. Groups of low-rank pairs wait for memory most of their time.
+// On side streams first to `end`, what `enqueue` puts there, and beside it r, k and v.
+template <class Enqueue>
+cudaError_t multiply_beside(const Run &run, const Layer &layer, int sides_count, Enqueue enqueue) {
+  const Sides &sides = run.plans.sides[run.part == Part::second_half];
+  cudaError_t error = cudaEventRecord(sides.forked, run.stream);
+  for (int i = 0; i < sides_count && error == cudaSuccess; ++i) {
+    error = cudaStreamWaitEvent(sides.streams[i], sides.forked, 0);
+    Run side = run;
+    side.stream = sides.streams[i];
+    if (error == cudaSuccess) error = enqueue(side, i);
+    const cudaError_t recorded = cudaEventRecord(sides.joined[i], sides.streams[i]);
+    if (error == cudaSuccess) error = recorded;
+  }
+  if (error == cudaSuccess) error = multiply_receptance_key_value(run, layer);
+  for (int i = 0; i < sides_count && error == cudaSuccess; ++i) {
+    error = cudaStreamWaitEvent(run.stream, sides.joined[i], 0);
+  }
+  return error;
+}
+
+// All products of the mixed rows. Low-rank pairs leave most of the device idle, or wait for memory most of their time.
 template <class Number>
 cudaError_t multiply_mixed(const Run &run, const Layer &layer) {
-  if (!is_low_rank_grouped(run, layer)) {
-    const cudaError_t error = multiply_receptance_key_value(run, layer);
-    return error == cudaSuccess ? multiply_low_rank<Number>(run, layer) : error;
+  if (is_low_rank_grouped(run, layer)) {
+    return multiply_beside(run, layer, 1, [&](const Run &side, int) { return multiply_low_rank_groups(side, layer); });
   }
-  if (run.rows > most_forked_rows) {
-    const cudaError_t error = multiply_receptance_key_value(run, layer);
-    return error == cudaSuccess ? multiply_low_rank_groups(run, run.stream, layer) : error;
+  const int pairs = low_rank_pairs(layer);
+  bool expands = false;  // into the memory that r, k and v use
+  for (int i = 0; i < pairs; ++i) {
+    expands = expands || needs_expansion(low_first(layer, i), run.is_half) ||
+              needs_expansion(low_second(layer, i), run.is_half);
   }
-  const ManyPlans &plans = run.plans;
-  cudaError_t error = cudaEventRecord(plans.forked, run.stream);
-  if (error == cudaSuccess) error = cudaStreamWaitEvent(plans.side, plans.forked, 0);
-  if (error == cudaSuccess) error = multiply_low_rank_groups(run, plans.side, layer);
-  if (error == cudaSuccess) error = cudaEventRecord(plans.joined, plans.side);
-  if (error != cudaSuccess) return error;
-  error = multiply_receptance_key_value(run, layer);
-  const cudaError_t joined = cudaStreamWaitEvent(run.stream, plans.joined, 0);
-  return error == cudaSuccess ? joined : error;
+  if (!expands) {
+    return multiply_beside(run, layer, pairs, [&](const Run &side, int pair) {
+      return multiply_low_rank_pair<Number>(side, layer, pair);
+    });
+  }
+  cudaError_t error = multiply_receptance_key_value(run, layer);
+  for (int i = 0; i < pairs && error == cudaSuccess; ++i) error = multiply_low_rank_pair<Number>(run, layer, i);
+  return error;
 }
 
 // ffn_hidden = relu(Wkey x)^2, scaled.
@@ -401,6 +480,7 @@ cudaError_t enqueue_layer(const Run &run, const StateShape &states, const Layer 
   const Room &room = run.room;
   const LayerProducts calls = layer_products(run, layer);
   const auto numbers = [](char *memory) { return reinterpret_cast<Number *>(memory); };
+  const bool is_early = run.part != Part::second_half;  // that one waits for another stream besides
   const ShiftAndMix<Number, mixes_count> six{
       room.x,
       layer.ln1_weight,
@@ -409,8 +489,11 @@ cudaError_t enqueue_layer(const Run &run, const StateShape &states, const Layer 
       {layer.x_r, layer.x_k, layer.x_v, layer.x_w, layer.x_a, layer.x_g},
       {numbers(room.mixed[mix_r]), numbers(room.mixed[mix_k]), numbers(room.mixed[mix_v]), numbers(room.mixed[mix_w]),
        numbers(room.mixed[mix_a]), numbers(room.mixed[mix_g])},
-      run.shape.width};
-  cudaError_t error = shift_and_mix(run.stream, run.device, batch, six);
+      run.shape.width,
+      is_early};
+  // What the first half leaves in states of this layer has to be there.
+  cudaError_t error = wait_for_first_half(run, run.plans.has_mixed);
+  if (error == cudaSuccess) error = shift_and_mix(run.stream, run.device, batch, six);
   if (error == cudaSuccess) error = multiply_mixed<Number>(run, layer);
   TimeMixRows mix{};
   mix.receptance = room.receptance;
@@ -430,32 +513,68 @@ cudaError_t enqueue_layer(const Run &run, const StateShape &states, const Layer 
     error = time_mix(run.stream, run.device, run.shape, states, layer, index, batch, mix, room.time_mix_workspace,
                      run.is_half ? TimeMixWay::automatic : TimeMixWay::serial);
   }
+  if (error == cudaSuccess) error = tell_second_half(run, run.plans.has_mixed);
   if (error == cudaSuccess) error = multiply(run, layer.output, calls.output);
-  const ShiftAndMix<Number, 1> one{room.x,          layer.ln2_weight,          layer.ln2_bias, states.ffn_shift(index),
-                                   {layer.ffn_x_k}, {numbers(room.ffn_mixed)}, run.shape.width};
+  const ShiftAndMix<Number, 1> one{room.x,          layer.ln2_weight,          layer.ln2_bias,  states.ffn_shift(index),
+                                   {layer.ffn_x_k}, {numbers(room.ffn_mixed)}, run.shape.width, is_early};
+  if (error == cudaSuccess) error = wait_for_first_half(run, run.plans.has_shifted);
   if (error == cudaSuccess) error = shift_and_mix(run.stream, run.device, batch, one);
+  if (error == cudaSuccess) error = tell_second_half(run, run.plans.has_shifted);
   if (error == cudaSuccess) error = multiply_ffn_key<Number>(run, layer);
   if (error == cudaSuccess) error = multiply(run, layer.ffn_value, calls.ffn_value);
   return error;
 }
 
+struct PartOfBatch {
+  const Run &run;
+  const Batch &batch;
+};
+
+// One layer after another, each of all parts.
+template <class Number>
+cudaError_t enqueue_layers(std::initializer_list<PartOfBatch> parts, const StateShape &states, const Weights &weights,
+                           int64_t layers, const LayerHook *hook, bool *stopped) {
+  for (int64_t layer = 0; layer < layers && !*stopped; ++layer) {
+    for (const PartOfBatch &part : parts) {
+      const cudaError_t error = enqueue_layer<Number>(part.run, states, weights.layers[layer], layer, part.batch);
+      if (error != cudaSuccess) return error;
+    }
+    if (hook != nullptr) *stopped = hook->is_stopped(hook->user, layer + 1);
+  }
+  return cudaSuccess;
+}
+
+cudaError_t enqueue_halves(const Run &first, const Run &second, const StateShape &states, const Weights &weights,
+                           const Halves &halves, const LayerHook *hook, bool *stopped) {
+  const ManyPlans &plans = first.plans;
+  cudaError_t error = cudaEventRecord(plans.forked, first.stream);
+  if (error == cudaSuccess) error = cudaStreamWaitEvent(second.stream, plans.forked, 0);
+  if (error != cudaSuccess) return error;
+  error = enqueue_layers<__half>({{first, halves.first}, {second, halves.second}}, states, weights, first.shape.layers,
+                                 hook, stopped);
+  // Whatever happened: nothing of the second half runs on when the stream of the call is done.
+  const cudaError_t recorded = cudaEventRecord(plans.joined, second.stream);
+  const cudaError_t joined = cudaStreamWaitEvent(first.stream, plans.joined, 0);
+  return error != cudaSuccess ? error : recorded != cudaSuccess ? recorded : joined;
+}
+
+// The scores that are wanted, from x of the whole batch.
+template <class Number>
+cudaError_t enqueue_scores(const Run &run, const Weights &weights, const Batch &batch) {
+  if (batch.logits_count == 0) return cudaSuccess;
+  const cudaError_t error = gather_norm(run.stream, batch, run.room.x, weights.ln_out_weight, weights.ln_out_bias,
+                                        run.shape.width, reinterpret_cast<Number *>(run.room.scores_input));
+  return error == cudaSuccess ? multiply_head(run, weights, batch) : error;
+}
+
 template <class Number>
 cudaError_t enqueue_forward(const Run &run, const StateShape &states, const Weights &weights, const Batch &batch,
                             const LayerHook *hook, bool *stopped) {
-  const int64_t width = run.shape.width;
-  const Room &room = run.room;
-  cudaError_t error = embed(run.stream, batch, weights, room.x);
-  for (int64_t layer = 0; layer < run.shape.layers && error == cudaSuccess; ++layer) {
-    error = enqueue_layer<Number>(run, states, weights.layers[layer], layer, batch);
-    if (error == cudaSuccess && hook != nullptr && hook->is_stopped(hook->user, layer + 1)) {
-      *stopped = true;
-      return cudaSuccess;
-    }
+  cudaError_t error = embed(run.stream, batch, weights, run.room.x);
+  if (error == cudaSuccess) {
+    error = enqueue_layers<Number>({{run, batch}}, states, weights, run.shape.layers, hook, stopped);
   }
-  if (error != cudaSuccess || batch.logits_count == 0) return error;
-  error = gather_norm(run.stream, batch, room.x, weights.ln_out_weight, weights.ln_out_bias, width,
-                      reinterpret_cast<Number *>(room.scores_input));
-  return error == cudaSuccess ? multiply_head(run, weights, batch) : error;
+  return error == cudaSuccess && !*stopped ? enqueue_scores<Number>(run, weights, batch) : error;
 }
 
 }  // namespace
@@ -493,28 +612,60 @@ cudaError_t many_create(const Device &device, ManyPlans **plans) {
   if (made == nullptr) return cudaErrorMemoryAllocation;
   made->has_groups = group_products_fit(device);
   cudaError_t error = products_create(&made->products);
-  if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&made->side, cudaStreamNonBlocking);
-  if (error == cudaSuccess) error = cudaEventCreateWithFlags(&made->forked, cudaEventDisableTiming);
-  if (error == cudaSuccess) error = cudaEventCreateWithFlags(&made->joined, cudaEventDisableTiming);
+  if (error == cudaSuccess) {
+    error =
+        made->for_all([](cudaStream_t &stream) { return cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking); },
+                      [](cudaEvent_t &event) { return cudaEventCreateWithFlags(&event, cudaEventDisableTiming); });
+  }
   if (error == cudaSuccess) *plans = made.release();
   return error;
 }
 
 void many_destroy(ManyPlans *plans) { delete plans; }
 
-size_t many_workspace_bytes(const Device &device, const DeviceShape &shape, Format largest, int64_t rows,
+int64_t many_first_half(const Device &device, const DeviceShape &shape, const Weights &weights, int64_t rows,
+                        int64_t segments_count) {
+  // Tokens/s of a prompt of 2048 or more, whole / in halves, H200: width 2048 128000 / 142000, width 4096 39300 /
+  // 40400. Halves of 256 rows are slower, and so are halves of 960 single tokens.
+  constexpr int64_t least_rows = 1024;
+  if (rows < least_rows || shape.heads * segments_count > 2 * device.processors || !is_half_model(weights)) return 0;
+  // Both halves would expand narrower matrices.
+  for (int64_t l = 0; l < shape.layers; ++l) {
+    const Layer &layer = weights.layers[l];
+    for (const Matrix *matrix :
+         {&layer.receptance, &layer.key, &layer.value, &layer.output, &layer.ffn_key, &layer.ffn_value})
+      if (needs_expansion(*matrix, true)) return 0;
+  }
+  return (rows / 2 + 15) / 16 * 16;
+}
+
+size_t many_workspace_bytes(const Device &device, const DeviceShape &shape, const Weights &weights, int64_t rows,
                             int64_t logits_rows) {
-  return make_room(device, shape, std::max(rows, logits_rows), largest != Format::f32, nullptr).bytes;
+  const bool is_half = is_half_model(weights);
+  const size_t whole = make_room(device, shape, std::max(rows, logits_rows), is_half, nullptr).bytes;
+  const int64_t first = many_first_half(device, shape, weights, rows, 1);
+  return first == 0 ? whole : std::max(whole, make_half_rooms(device, shape, first, rows - first, nullptr).bytes);
 }
 
 cudaError_t many_forward(ManyPlans *plans, cudaStream_t stream, const Device &device, const DeviceShape &shape,
-                         const StateShape &states, const Weights &weights, const Batch &batch, void *workspace,
-                         const LayerHook *hook, bool *stopped) {
+                         const StateShape &states, const Weights &weights, const Batch &batch, const Halves *halves,
+                         void *workspace, const LayerHook *hook, bool *stopped) {
   const bool is_half = is_half_model(weights);
-  const Room room = make_room(device, shape, batch.rows, is_half, workspace);
-  const Run run{*plans, stream, device, shape, is_half, plans->has_groups, batch.rows, room};
-  return is_half ? enqueue_forward<__half>(run, states, weights, batch, hook, stopped)
-                 : enqueue_forward<float>(run, states, weights, batch, hook, stopped);
+  const auto run_of = [&](cudaStream_t run_stream, int64_t rows, const Room &room, Part part) {
+    return Run{*plans, run_stream, device, shape, is_half, plans->has_groups, rows, room, part};
+  };
+  if (halves == nullptr) {
+    const Room room = make_room(device, shape, batch.rows, is_half, workspace);
+    const Run run = run_of(stream, batch.rows, room, Part::whole);
+    return is_half ? enqueue_forward<__half>(run, states, weights, batch, hook, stopped)
+                   : enqueue_forward<float>(run, states, weights, batch, hook, stopped);
+  }
+  const HalfRooms rooms = make_half_rooms(device, shape, halves->first.rows, halves->second.rows, workspace);
+  const Run first = run_of(stream, halves->first.rows, rooms.first, Part::first_half),
+            second = run_of(plans->second_half, halves->second.rows, rooms.second, Part::second_half);
+  cudaError_t error = embed(stream, batch, weights, rooms.first.x);
+  if (error == cudaSuccess) error = enqueue_halves(first, second, states, weights, *halves, hook, stopped);
+  return error == cudaSuccess && !*stopped ? enqueue_scores<__half>(first, weights, batch) : error;
 }
 
 }  // namespace libwkv::cuda

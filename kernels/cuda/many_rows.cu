@@ -262,7 +262,7 @@ cudaError_t shift_and_mix(cudaStream_t stream, const Device &device, const Batch
   config.blockDim = dim3(threads);
   config.stream = stream;
   config.attrs = &early;
-  config.numAttrs = device.major >= 9 ? 1 : 0;
+  config.numAttrs = device.major >= 9 && call.begins_early ? 1 : 0;
   return cudaLaunchKernelEx(&config, shift_and_mix_kernel<Number, mixes>, batch, call, block_rows);
 }
 

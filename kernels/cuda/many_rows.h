@@ -24,6 +24,8 @@ struct ShiftAndMix {
   const float *mix[mixes];
   Number *out[mixes];  // [rows][width]
   int64_t width;
+  bool begins_early =
+      true;  // may be launched before the kernel ahead of it on the stream has ended; it waits for that one
 };
 
 // h = LN(x), out = h + (previous row's h - h) * mix, and the shifts of last rows and snapshots into their states.

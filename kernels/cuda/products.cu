@@ -30,6 +30,7 @@ struct Shape {
   Order order;
   bool is_half, is_half_output, adds;
   int32_t batch;
+  size_t workspace_bytes;
   bool operator==(const Shape &) const = default;
 };
 
@@ -95,11 +96,10 @@ struct Products {
 
 namespace {
 
-cublasStatus_t guess(const Products &products, const Descriptors &made, cublasLtMatmulAlgo_t *algorithm) {
+cublasStatus_t guess(const Products &products, const Descriptors &made, size_t bytes, cublasLtMatmulAlgo_t *algorithm) {
   cublasLtMatmulPreference_t preference = nullptr;
   cublasStatus_t status = cublasLtMatmulPreferenceCreate(&preference);
   if (status != CUBLAS_STATUS_SUCCESS) return status;
-  const size_t bytes = product_workspace_bytes;
   status =
       cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof bytes);
   cublasLtMatmulHeuristicResult_t result;
@@ -115,10 +115,10 @@ cublasStatus_t guess(const Products &products, const Descriptors &made, cublasLt
 }
 
 cublasStatus_t enqueue(const Products &products, cudaStream_t stream, const Product &call, const Descriptors &made,
-                       const cublasLtMatmulAlgo_t &algorithm, void *workspace) {
+                       const cublasLtMatmulAlgo_t &algorithm) {
   const float beta = call.adds ? 1.0f : 0.0f;
   return cublasLtMatmul(products.handle, made.operation, &call.scale, call.weights, made.weights, call.x, made.x, &beta,
-                        call.y, made.y, call.y, made.y, &algorithm, workspace, product_workspace_bytes, stream);
+                        call.y, made.y, call.y, made.y, &algorithm, call.workspace, call.workspace_bytes, stream);
 }
 
 const Choice *find(const Products &products, const Shape &shape) {
@@ -143,8 +143,9 @@ int64_t bucket_of(int64_t rows) {
 }
 
 Shape shape_of(const Product &call) {
-  return {call.outputs, call.inputs,  bucket_of(call.rows), call.x_stride, call.y_stride,
-          call.order,   call.is_half, call.is_half_output,  call.adds,     call.batch};
+  return {call.outputs,  call.inputs, bucket_of(call.rows), call.x_stride,
+          call.y_stride, call.order,  call.is_half,         call.is_half_output,
+          call.adds,     call.batch,  call.workspace_bytes};
 }
 
 }  // namespace
@@ -164,7 +165,7 @@ void products_destroy(Products *products) {
   delete products;
 }
 
-cudaError_t product(Products *products, cudaStream_t stream, const Product &call, void *workspace) {
+cudaError_t product(Products *products, cudaStream_t stream, const Product &call) {
   if (call.rows == 0) return cudaSuccess;
   const Shape shape = shape_of(call);
   Descriptors made;
@@ -175,7 +176,7 @@ cudaError_t product(Products *products, cudaStream_t stream, const Product &call
     Descriptors full;
     Choice guessed{shape, {}};
     status = describe(call, shape.bucket, full);
-    if (status == CUBLAS_STATUS_SUCCESS) status = guess(*products, full, &guessed.algorithm);
+    if (status == CUBLAS_STATUS_SUCCESS) status = guess(*products, full, call.workspace_bytes, &guessed.algorithm);
     if (status != CUBLAS_STATUS_SUCCESS) return error_of(status);
     try {
       products->choices.push_back(guessed);
@@ -184,12 +185,12 @@ cudaError_t product(Products *products, cudaStream_t stream, const Product &call
     }
     choice = &products->choices.back();
   }
-  status = enqueue(*products, stream, call, made, choice->algorithm, workspace);
+  status = enqueue(*products, stream, call, made, choice->algorithm);
   if (status == CUBLAS_STATUS_SUCCESS || shape.bucket == call.rows) return error_of(status);
   // The bucket's algorithm does not take this number of rows.
   cublasLtMatmulAlgo_t algorithm;
-  status = guess(*products, made, &algorithm);
-  if (status == CUBLAS_STATUS_SUCCESS) status = enqueue(*products, stream, call, made, algorithm, workspace);
+  status = guess(*products, made, call.workspace_bytes, &algorithm);
+  if (status == CUBLAS_STATUS_SUCCESS) status = enqueue(*products, stream, call, made, algorithm);
   return error_of(status);
 }
 

@@ -17,9 +17,6 @@ struct Products;
 cudaError_t products_create(Products **products);
 void products_destroy(Products *products);  // NULL is fine
 
-// Memory that algorithms may use while they run.
-inline constexpr size_t product_workspace_bytes = size_t{32} << 20;
-
 // y[b][rows][outputs] = scale * x[b][rows][inputs] W_b^T, + y if `adds`, for b in [0, batch).
 struct Product {
   const void *weights;  // half if is_half, else float; [outputs][inputs], or [inputs][outputs] with Order::columns
@@ -34,12 +31,14 @@ struct Product {
   float scale;
   int32_t batch;
   int64_t weights_batch_stride, x_batch_stride, y_batch_stride;  // numbers; batch > 1
+  void *workspace;                                               // of this product alone while it runs; 256
+  size_t workspace_bytes;
 };
 
 // With cuBLASLt's first guess of an algorithm, which is kept for the shape and, rounded up, the number of rows. Timing
 // its eight best guesses found nothing: with weights of several layers and 32 to 2048 rows at widths 2048 and 4096
-// whole steps took the same time within 2 % (H200, cuBLASLt 13.0). workspace: product_workspace_bytes, aligned to 256.
-cudaError_t product(Products *products, cudaStream_t stream, const Product &call, void *workspace);
+// whole steps took the same time within 2 % (H200, cuBLASLt 13.0).
+cudaError_t product(Products *products, cudaStream_t stream, const Product &call);
 
 // Whether `expand` knows the matrix.
 bool can_expand(const Matrix &matrix);

@@ -18,6 +18,7 @@ constexpr int64_t most_host_rows = 16;  // of scores that lie in pinned memory a
 constexpr size_t most_graphs = 64;
 constexpr int32_t most_graph_rows = 1024;
 constexpr int64_t widest_streamed = 2048;  // beyond it stages as kernels of their own are faster (NOTES.md)
+constexpr int64_t widest_plain = 1024;     // where the ways for few rows do not fit, these keep fp32 activations
 constexpr int32_t longest_in_graph = 16;   // tokens of a sequence: prompts are worth no graph
 
 // Arrays of a batch, one after another.
@@ -40,7 +41,7 @@ BatchPlaces places(int64_t rows, int64_t segments, int64_t snapshots, int64_t lo
 }
 
 size_t most_batch_bytes(int64_t rows, int64_t logits_rows) {
-  return aligned(places(rows, rows, rows, logits_rows, logits_rows).bytes);
+  return aligned(places(rows, rows + 1, rows, logits_rows, logits_rows).bytes);  // one sequence may be cut in two
 }
 
 // Formats alone decide, so that a plan and a model agree.
@@ -48,23 +49,11 @@ bool fits_few(const RunnerModel &m) { return !m.options.is_reproducible && few_f
 bool fits_stream(const RunnerModel &m) {
   return !m.options.is_reproducible && m.shape.width <= widest_streamed && stream_fits(m.device, m.shape, m.weights);
 }
-bool fits_many(const RunnerModel &m) { return !m.options.is_reproducible && many_fits(m.device, m.shape, m.weights); }
-
-Format widest_format(const RunnerModel &m) {
-  Format widest = Format::q4;
-  const auto look = [&](const Matrix &matrix) {
-    if (matrix.format == Format::f32) widest = Format::f32;
-    if (matrix.format == Format::f16 && widest != Format::f32) widest = Format::f16;
-  };
-  look(m.weights.head);
-  for (int64_t l = 0; l < m.shape.layers; l++) {
-    const Layer &layer = m.weights.layers[l];
-    for (const Matrix *one :
-         {&layer.receptance, &layer.key, &layer.value, &layer.output, &layer.ffn_key, &layer.ffn_value})
-      look(*one);
-  }
-  return widest;
+// Few rows of a small model that the way for few rows does not fit: many would round their activations.
+bool takes_plain(const RunnerModel &m, bool has_few, int64_t rows) {
+  return !has_few && rows <= few_rows && m.shape.width <= widest_plain;
 }
+bool fits_many(const RunnerModel &m) { return !m.options.is_reproducible && many_fits(m.device, m.shape, m.weights); }
 
 // Parts of the memory for steps.
 struct WorkPlaces {
@@ -83,8 +72,10 @@ WorkPlaces work_places(const RunnerModel &m, int64_t rows, int64_t logits_rows) 
   p.shared = p.stream + (fits_stream(m) ? aligned(stream_workspace_bytes(m.shape)) : 0);
   const bool is_always_few = has_few && rows <= few_rows;
   size_t shared = 0;
-  if (has_many && !is_always_few) shared = many_workspace_bytes(m.device, m.shape, widest_format(m), rows, logits_rows);
+  if (has_many && !is_always_few) shared = many_workspace_bytes(m.device, m.shape, m.weights, rows, logits_rows);
   if (!has_many && !is_always_few) shared = plain_workspace_bytes(m.shape, rows);
+  const int64_t plain_rows = std::min<int64_t>(rows, few_rows);
+  if (takes_plain(m, has_few, plain_rows)) shared = std::max(shared, plain_workspace_bytes(m.shape, plain_rows));
   p.bytes = p.shared + aligned(shared);
   return p;
 }
@@ -174,39 +165,70 @@ bool Runner::reserve(int64_t rows, int64_t logits_rows, kernels::DeviceFailure *
 }
 
 size_t Runner::batch_bytes(const Kind &kind) {
-  return places(kind.rows, kind.segments, kind.snapshots, kind.logits, kind.samples).bytes;
+  return places(kind.rows(), kind.segments(), kind.snapshots(), kind.logits, kind.samples).bytes;
 }
 
 Runner::Kind Runner::write_batch(const kernels::DeviceBatch &batch) {
   Kind kind{};
-  kind.rows = static_cast<int32_t>(batch.rows);
-  kind.segments = static_cast<int32_t>(batch.segments_count);
   kind.logits = static_cast<int32_t>(batch.logits_count);
-  for (size_t s = 0; s < batch.segments_count; s++) {
-    const kernels::DeviceSegment &segment = batch.segments[s];
-    kind.snapshots += static_cast<int32_t>(segment.snapshots_count);
-    kind.longest = std::max(kind.longest, static_cast<int32_t>(segment.end - segment.begin));
-  }
+  const auto rows = static_cast<int32_t>(batch.rows);
+  kind.first.rows = static_cast<int32_t>(has_many_ && rows > few_rows
+                                             ? many_first_half(model_.device, model_.shape, model_.weights, batch.rows,
+                                                               static_cast<int64_t>(batch.segments_count))
+                                             : 0);
+  if (kind.first.rows == 0) kind.first.rows = rows;
+  kind.second.rows = rows - kind.first.rows;
+
+  // What one half has of a sequence.
+  struct Piece {
+    const kernels::DeviceSegment &segment;
+    int32_t begin, end;
+    bool goes_on;  // after what the first half has of it
+    const kernels::DeviceSnapshot *snapshots;
+    size_t snapshots_count;
+  };
+  const auto for_pieces = [&](auto &&visit) {
+    for (size_t s = 0; s < batch.segments_count; s++) {
+      const kernels::DeviceSegment &segment = batch.segments[s];
+      const auto begin = static_cast<int32_t>(segment.begin), end = static_cast<int32_t>(segment.end);
+      const int32_t cut = std::clamp(kind.first.rows, begin, end);
+      size_t before = 0;
+      while (before < segment.snapshots_count && segment.snapshots[before].row < cut) before++;
+      if (begin < cut) visit(kind.first, 0, Piece{segment, begin, cut, false, segment.snapshots, before});
+      if (cut < end)
+        visit(kind.second, kind.first.rows,
+              Piece{segment, cut, end, begin < cut, segment.snapshots + before, segment.snapshots_count - before});
+    }
+  };
+  for_pieces([](Part &part, int32_t, const Piece &piece) {
+    part.segments++;
+    part.snapshots += static_cast<int32_t>(piece.snapshots_count);
+    part.longest = std::max(part.longest, piece.end - piece.begin);
+  });
   for (size_t i = 0; i < batch.logits_count; i++) kind.samples += batch.logits[i].sampler != nullptr;
-  const BatchPlaces p = places(kind.rows, kind.segments, kind.snapshots, kind.logits, kind.samples);
+  const BatchPlaces p = places(kind.rows(), kind.segments(), kind.snapshots(), kind.logits, kind.samples);
   std::memcpy(batch_host_ + p.tokens, batch.tokens, static_cast<size_t>(batch.rows) * sizeof(int32_t));
   auto *row_segment = reinterpret_cast<int32_t *>(batch_host_ + p.row_segment);
   auto *segments = reinterpret_cast<Segment *>(batch_host_ + p.segments);
   auto *snapshots = reinterpret_cast<Snapshot *>(batch_host_ + p.snapshots);
-  int32_t next = 0;
-  for (size_t s = 0; s < batch.segments_count; s++) {
-    const kernels::DeviceSegment &segment = batch.segments[s];
-    segments[s] = {static_cast<const char *>(segment.from),
-                   static_cast<char *>(segment.state),
-                   static_cast<int32_t>(segment.begin),
-                   static_cast<int32_t>(segment.end),
-                   next,
-                   static_cast<int32_t>(segment.snapshots_count)};
-    for (size_t i = 0; i < segment.snapshots_count; i++)
-      snapshots[next++] = {static_cast<int32_t>(segment.snapshots[i].row),
-                           static_cast<char *>(segment.snapshots[i].state)};
-    std::fill(row_segment + segment.begin, row_segment + segment.end, static_cast<int32_t>(s));
-  }
+  // Rows, segments and snapshots count from the begin of their half.
+  int32_t segments_count = 0, next = 0;
+  for_pieces([&](const Part &part, int32_t first_row, const Piece &piece) {
+    const bool is_second = &part == &kind.second;
+    const int32_t first_segment = is_second ? kind.first.segments : 0,
+                  first_snapshot = is_second ? kind.first.snapshots : 0;
+    char *state = static_cast<char *>(piece.segment.state);
+    std::fill(row_segment + piece.begin, row_segment + piece.end, segments_count - first_segment);
+    segments[segments_count++] = {piece.goes_on ? state : static_cast<const char *>(piece.segment.from),
+                                  state,
+                                  piece.begin - first_row,
+                                  piece.end - first_row,
+                                  next - first_snapshot,
+                                  static_cast<int32_t>(piece.snapshots_count)};
+    for (size_t i = 0; i < piece.snapshots_count; i++)
+      snapshots[next++] = {static_cast<int32_t>(piece.snapshots[i].row) - first_row,
+                           static_cast<char *>(piece.snapshots[i].state)};
+  });
   auto *logits_rows = reinterpret_cast<int32_t *>(batch_host_ + p.logits_rows);
   auto *samples = reinterpret_cast<SampleRow *>(batch_host_ + p.samples);
   int32_t counts = 0, biases = 0;
@@ -275,13 +297,14 @@ cudaError_t Runner::send_lists(const kernels::DeviceBatch &batch) {
   return cudaMemcpyAsync(lists_device_, lists_host_, lists_capacity_ * 20, cudaMemcpyHostToDevice, model_.stream);
 }
 
+// The whole, or, but for its tokens and scores, its first half.
 Batch Runner::device_batch(const Kind &kind) const {
-  const BatchPlaces p = places(kind.rows, kind.segments, kind.snapshots, kind.logits, kind.samples);
-  return {kind.rows,
-          kind.segments,
-          kind.snapshots,
+  const BatchPlaces p = places(kind.rows(), kind.segments(), kind.snapshots(), kind.logits, kind.samples);
+  return {kind.rows(),
+          kind.first.segments,
+          kind.first.snapshots,
           kind.logits,
-          kind.longest,
+          kind.first.longest,
           reinterpret_cast<const int32_t *>(memory_ + p.tokens),
           reinterpret_cast<const int32_t *>(memory_ + p.row_segment),
           reinterpret_cast<const Segment *>(memory_ + p.segments),
@@ -290,9 +313,25 @@ Batch Runner::device_batch(const Kind &kind) const {
           scores_};
 }
 
+Halves Runner::halves(const Kind &kind, const Batch &batch) const {
+  Halves both{batch, batch};
+  both.first.rows = kind.first.rows;
+  both.second.rows = kind.second.rows;
+  both.first.logits_count = both.second.logits_count = 0;
+  both.second.segments_count = kind.second.segments;
+  both.second.snapshots_count = kind.second.snapshots;
+  both.second.longest = kind.second.longest;
+  both.second.tokens += kind.first.rows;
+  both.second.row_segment += kind.first.rows;
+  both.second.segments += kind.first.segments;
+  both.second.snapshots += kind.first.snapshots;
+  return both;
+}
+
 Way Runner::way_of(const Kind &kind) const {
-  if (has_stream_ && kind.rows == 1 && kind.snapshots == 0) return Way::stream;
-  if (has_few_ && kind.rows <= few_rows) return Way::few;
+  if (has_stream_ && kind.rows() == 1 && kind.snapshots() == 0) return Way::stream;
+  if (has_few_ && kind.rows() <= few_rows) return Way::few;
+  if (takes_plain(model_, has_few_, kind.rows())) return Way::plain;
   return has_many_ ? Way::many : Way::plain;
 }
 
@@ -318,13 +357,16 @@ cudaError_t Runner::enqueue(cudaStream_t stream, const Kind &kind, const LayerHo
     case Way::stream:
       error = stream_forward(stream, m.device, m.shape, m.states, m.weights, copies_, batch, stream_work_);
       break;
-    case Way::many:
-      error = many_forward(plans_, stream, m.device, m.shape, m.states, m.weights, batch, work_, hook, stopped);
+    case Way::many: {
+      const Halves both = halves(kind, batch);
+      error = many_forward(plans_, stream, m.device, m.shape, m.states, m.weights, batch,
+                           kind.second.rows > 0 ? &both : nullptr, work_, hook, stopped);
       break;
+    }
   }
   if (error != cudaSuccess || *stopped) return error;
   if (kind.samples > 0) {
-    const BatchPlaces p = places(kind.rows, kind.segments, kind.snapshots, kind.logits, kind.samples);
+    const BatchPlaces p = places(kind.rows(), kind.segments(), kind.snapshots(), kind.logits, kind.samples);
     error =
         sample(stream, m.device, scores_, m.shape.vocab_size, reinterpret_cast<const SampleRow *>(memory_ + p.samples),
                kind.samples, lists_, tokens_, sample_work_);
@@ -343,7 +385,8 @@ cudaError_t Runner::enqueue(cudaStream_t stream, const Kind &kind, const LayerHo
 // the number of kernels.
 cudaError_t Runner::launch(const Kind &kind) {
   bool stopped = false;
-  const bool is_worth_it = kind.rows <= most_graph_rows && kind.longest <= longest_in_graph;
+  const bool is_worth_it =
+      kind.rows() <= most_graph_rows && std::max(kind.first.longest, kind.second.longest) <= longest_in_graph;
   auto found = std::find_if(graphs_.begin(), graphs_.end(), [&](const Graph &graph) { return graph.kind == kind; });
   if (found == graphs_.end()) {
     const bool is_new = !(last_kind_ == kind);

@@ -47,9 +47,17 @@ class Runner {
 
  private:
   // What decides the work of a batch but for the numbers in it: batches with the same one share a graph.
+  struct Part {
+    int32_t rows, segments, snapshots, longest;
+    bool operator==(const Part &) const = default;
+  };
   struct Kind {
-    int32_t rows, segments, snapshots, logits, longest, samples;
+    Part first, second;  // second: of a batch in two halves, a sequence that is cut counting twice
+    int32_t logits, samples;
     bool wants_scores;
+    int32_t rows() const { return first.rows + second.rows; }
+    int32_t segments() const { return first.segments + second.segments; }
+    int32_t snapshots() const { return first.snapshots + second.snapshots; }
     bool operator==(const Kind &) const = default;
   };
   struct Graph {
@@ -57,14 +65,11 @@ class Runner {
     cudaGraphExec_t exec;
     uint64_t used;  // when it was last launched
   };
-  struct Lists {  // what samplers bring along, in one piece of memory
-    size_t bytes = 0;
-    SampleLists on_device{};
-  };
   static size_t batch_bytes(const Kind &kind);
   Kind write_batch(const kernels::DeviceBatch &batch);
   cudaError_t send_lists(const kernels::DeviceBatch &batch);
   Batch device_batch(const Kind &kind) const;
+  Halves halves(const Kind &kind, const Batch &batch) const;
   Way way_of(const Kind &kind) const;
   bool asks_on_the_way(const Kind &kind) const;
   cudaError_t enqueue(cudaStream_t stream, const Kind &kind, const LayerHook *hook, bool *stopped);

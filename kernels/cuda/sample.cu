@@ -130,6 +130,11 @@ struct Bracket {
   uint64_t place, key;  // of all tokens, where values are keys and ids
 };
 
+struct alignas(16) Gathered {
+  uint64_t key;     // the bits of the double, which rise with it
+  uint64_t weight;  // in units of 2^-52, so that the order of their sum does not matter
+};
+
 template <int threads, int bins>
 struct Memory {
   static constexpr int warps = threads / 32;
@@ -140,8 +145,7 @@ struct Memory {
     double columns[bins][threads];
     // Tokens of all blocks, not yet in order.
     struct {
-      uint64_t keys[most_listed];     // the bits of the doubles, which rise with them
-      uint64_t weights[most_listed];  // in units of 2^-52, so that the order of their sum does not matter
+      Gathered tokens[most_listed];
       int32_t ids[most_listed];
     } gathered;
   };
@@ -165,29 +169,81 @@ struct Memory {
 
 constexpr int log2_of(int value) { return value <= 1 ? 0 : 1 + log2_of(value / 2); }
 
+struct Scored {
+  double score;
+  int32_t id;
+};
+
+// Entries of a row's lists whose ids belong to a block.
+struct Entries {
+  int32_t biases_begin, biases_end, counts_begin, counts_end;
+};
+
+__device__ int32_t first_at_least(const int32_t *tokens, int32_t first, int32_t last, int32_t token) {
+  while (first < last) {
+    const int32_t middle = first + (last - first) / 2;
+    if (tokens[middle] < token)
+      first = middle + 1;
+    else
+      last = middle;
+  }
+  return first;
+}
+
+// Operations 1 to 4 for entry `index`, biases before counts; -infinity when an entry before has the same token. Rounded
+// as on the host, without fused operations. A function of its own: most rows never need it, and inline it would fill
+// the instruction cache.
+__device__ __noinline__ Scored changed_score(const SampleRow *row, SampleLists lists, const float *logits,
+                                             Entries entries, int32_t index) {
+  const int32_t biases_count = entries.biases_end - entries.biases_begin;
+  const bool is_bias = index < biases_count;
+  const int32_t at = is_bias ? entries.biases_begin + index : entries.counts_begin + index - biases_count;
+  const int32_t token = is_bias ? lists.bias_tokens[at] : lists.counted_tokens[at];
+  double score = logits[token];
+  int32_t counted = at;
+  if (is_bias) {
+    if (index > 0 && lists.bias_tokens[at - 1] == token) return {-infinity(), token};
+    for (int32_t i = at; i < entries.biases_end && lists.bias_tokens[i] == token && score > -infinity(); i++)
+      score += lists.biases[i];
+    counted = first_at_least(lists.counted_tokens, entries.counts_begin, entries.counts_end, token);
+  } else {
+    const int32_t biased = first_at_least(lists.bias_tokens, entries.biases_begin, entries.biases_end, token);
+    if (biased < entries.biases_end && lists.bias_tokens[biased] == token) return {-infinity(), token};
+  }
+  if (!(score > -infinity())) return {-infinity(), token};
+  if (counted < entries.counts_end && lists.counted_tokens[counted] == token) {
+    const double repetition = row->repetition;
+    if (repetition != 1) score = score > 0 ? score / repetition : __dmul_rn(score, repetition);
+    score = __dsub_rn(score, __dadd_rn(row->presence, __dmul_rn(row->frequency, lists.counts[counted])));
+  }
+  return {score, token};
+}
+
 // A row as a block sees it. Every function is called by all threads of the group.
 template <int threads, int bins, bool is_clustered>
 struct Race {
   using BlockMemory = Memory<threads, bins>;
   static constexpr int warps = threads / 32;
+  static constexpr int blocks = is_clustered ? most_blocks : 1;
   static constexpr int digit_bits = log2_of(bins);
   static constexpr int place_bits = 3 * digit_bits;
-  // Tokens whose keys and weights a thread computes side by side: the latency of doubles is what a block alone on its
-  // multiprocessor waits for.
-  static constexpr int abreast = bins >= 32 ? 8 : 4;
+  // Tokens whose keys and weights a thread computes side by side, to hide the latency of doubles. Two warps a scheduler
+  // with four each keep the units for doubles busy; more would only make code that no longer fits the instruction
+  // cache.
+  static constexpr int abreast = 4;
   static_assert(bins <= 32 && bins % warps == 0 && most_listed <= threads);
 
   BlockMemory &memory;
-  const SampleRow &row;
+  const SampleRow &row;  // where it came from: registers are scarce
   const SampleLists &lists;
-  const float *logits;  // of the row
-  const float *slice;   // of the block, NaN where the score is changed
-  int thread, lane, warp, block, blocks, meeting;
-  int32_t begin, end;                                          // ids of the block
-  int32_t biases_begin, biases_end, counts_begin, counts_end;  // list entries with such ids
-  double highest, scale;                                       // key = (highest - score) * scale
-  double width, inverse_width;                                 // of the range of keys
-  Position cut;                                                // the last token kept
+  const float *logits;        // of the row
+  const float *global_slice;  // where there are no clusters
+  int thread, lane, warp, block, meeting;
+  int32_t begin, end;           // ids of the block
+  Entries entries;              // with such ids
+  double highest, scale;        // key = (highest - score) * scale
+  double width, inverse_width;  // of the range of keys
+  Position cut;                 // the last token kept
 
   // ---- blocks of the group
 
@@ -208,10 +264,18 @@ struct Race {
       __syncthreads();
   }
 
+  // The scores of the block, NaN where they are changed.
+  __device__ float slice_at(int32_t index) const {
+    if constexpr (is_clustered)
+      return memory.slice[index];
+    else
+      return global_slice[index];
+  }
+
   // ---- scores that biases and penalties change
 
   // The first entry with at least this token. All threads look at once; long lists get shorter in every round.
-  __device__ int32_t first_at_least(const int32_t *tokens, int32_t first, int32_t last, int32_t token) const {
+  __device__ int32_t first_at_least_together(const int32_t *tokens, int32_t first, int32_t last, int32_t token) const {
     while (first < last) {
       const int32_t stride = (last - first + threads - 1) / threads;
       const int64_t at = first + (thread + int64_t{1}) * stride - 1;  // the last entry of the thread's part
@@ -223,73 +287,33 @@ struct Race {
     return first;
   }
 
-  // The entries with ids of the block.
   __device__ void find_entries(const int32_t *tokens, int32_t first, int32_t count, int32_t *from, int32_t *to) const {
     if (count <= threads) {
       const int32_t token = thread < count ? tokens[first + thread] : INT32_MAX;
       *from = first + __syncthreads_count(token < begin);
       *to = first + __syncthreads_count(token < end);
     } else {
-      *from = first_at_least(tokens, first, first + count, begin);
-      *to = first_at_least(tokens, *from, first + count, end);
+      *from = first_at_least_together(tokens, first, first + count, begin);
+      *to = first_at_least_together(tokens, *from, first + count, end);
     }
   }
 
   __device__ void find_changed() {
-    biases_begin = biases_end = counts_begin = counts_end = 0;
+    entries = {0, 0, 0, 0};
     if (row.biases_count > 0)
-      find_entries(lists.bias_tokens, row.biases_begin, row.biases_count, &biases_begin, &biases_end);
+      find_entries(lists.bias_tokens, row.biases_begin, row.biases_count, &entries.biases_begin, &entries.biases_end);
     if (row.counts_count > 0 && (row.repetition != 1 || row.presence != 0 || row.frequency != 0))
-      find_entries(lists.counted_tokens, row.counts_begin, row.counts_count, &counts_begin, &counts_end);
+      find_entries(lists.counted_tokens, row.counts_begin, row.counts_count, &entries.counts_begin,
+                   &entries.counts_end);
   }
 
-  __device__ int32_t changed_count() const { return biases_end - biases_begin + counts_end - counts_begin; }
-
-  __device__ static int32_t first_at_least_alone(const int32_t *tokens, int32_t first, int32_t last, int32_t token) {
-    while (first < last) {
-      const int32_t middle = first + (last - first) / 2;
-      if (tokens[middle] < token)
-        first = middle + 1;
-      else
-        last = middle;
-    }
-    return first;
+  __device__ int32_t changed_count() const {
+    return entries.biases_end - entries.biases_begin + entries.counts_end - entries.counts_begin;
   }
 
-  // Rounded as on the host, without fused operations.
-  __device__ double penalised(double score, double count) const {
-    if (!(score > -infinity())) return -infinity();
-    if (row.repetition != 1) score = score > 0 ? score / row.repetition : __dmul_rn(score, row.repetition);
-    return __dsub_rn(score, __dadd_rn(row.presence, __dmul_rn(row.frequency, count)));
-  }
-
-  // The score of list entry `index`, -infinity when an entry before has the same token.
-  __device__ double changed_score(int32_t index, int32_t *id) const {
-    const int32_t biases_count = biases_end - biases_begin;
-    if (index < biases_count) {
-      int32_t at = biases_begin + index;
-      const int32_t token = lists.bias_tokens[at];
-      *id = token;
-      if (index > 0 && lists.bias_tokens[at - 1] == token) return -infinity();
-      double score = logits[token];
-      for (; at < biases_end && lists.bias_tokens[at] == token && score > -infinity(); at++) score += lists.biases[at];
-      const int32_t counted = first_at_least_alone(lists.counted_tokens, counts_begin, counts_end, token);
-      if (counted < counts_end && lists.counted_tokens[counted] == token)
-        return penalised(score, lists.counts[counted]);
-      return score > -infinity() ? score : -infinity();
-    }
-    const int32_t at = counts_begin + index - biases_count;
-    const int32_t token = lists.counted_tokens[at];
-    *id = token;
-    const int32_t biased = first_at_least_alone(lists.bias_tokens, biases_begin, biases_end, token);
-    if (biased < biases_end && lists.bias_tokens[biased] == token) return -infinity();
-    return penalised(logits[token], lists.counts[at]);
-  }
-
-  __device__ double held_score(int32_t index, int32_t *id) const {
-    if (index >= most_held) return changed_score(index, id);
-    *id = memory.held_ids[index];
-    return memory.held_scores[index];
+  __device__ Scored held_score(int32_t index) const {
+    if (index >= most_held) return changed_score(&row, lists, logits, entries, index);
+    return {memory.held_scores[index], memory.held_ids[index]};
   }
 
   // ---- the scores in general
@@ -312,7 +336,7 @@ struct Race {
         extremes.see(scores.w, 4 * v + 3);
       }
     }
-#pragma unroll 4
+#pragma unroll 1
     for (int32_t i = 4 * vectors + thread; i < count; i += threads) {
       const float score = __ldg(from + i);
       if (copy) copy[i] = score;
@@ -325,9 +349,9 @@ struct Race {
   __device__ Extremes change_scores(float *copy) {
     __syncthreads();
     const int32_t changed = changed_count();
+#pragma unroll 1
     for (int32_t i = thread; i < changed; i += threads) {
-      int32_t id;
-      const double score = changed_score(i, &id);
+      const auto [score, id] = changed_score(&row, lists, logits, entries, i);
       if (i < most_held) {
         memory.held_scores[i] = score;
         memory.held_ids[i] = id;
@@ -337,11 +361,11 @@ struct Race {
     __syncthreads();
     RawExtremes unchanged;
 #pragma unroll 8
-    for (int32_t i = thread; i < end - begin; i += threads) unchanged.see(copy[i], i);
+    for (int32_t i = thread; i < end - begin; i += threads) unchanged.see(slice_at(i), i);
     Extremes extremes = unchanged.from(begin);
+#pragma unroll 1
     for (int32_t i = thread; i < changed; i += threads) {
-      int32_t id;
-      const double score = held_score(i, &id);
+      const auto [score, id] = held_score(i);
       add_score(extremes, score, id);
     }
     return extremes;
@@ -370,8 +394,8 @@ struct Race {
   // A score that some 75 tokens reach when large ones lie anywhere, guessed from the warps' highest ones: with n such
   // tokens, 1 - e^(-n / e) of e warps have one.
   __device__ double guess_head() {
-    const int entries = blocks * warps, place = entries >= 128 ? 56 : entries >= 64 ? 44 : entries;
-    const int parts = min(32, threads / entries);
+    constexpr int entries = blocks * warps, place = entries >= 128 ? 56 : entries >= 64 ? 44 : entries;
+    constexpr int parts = entries * 32 > threads ? threads / entries : 32;
     const int me = thread / parts;
     int rank = 0;
     if (me < entries) {
@@ -379,15 +403,28 @@ struct Race {
       for (int i = thread % parts; i < entries; i += parts)
         rank += memory.highest[i] > mine || (memory.highest[i] == mine && i < me);
     }
+#pragma unroll
     for (int step = parts / 2; step; step >>= 1) rank += __shfl_xor_sync(~0u, rank, step);
     if (me < entries && thread % parts == 0 && rank == place - 1) memory.head_score = score_at(memory.highest[me]);
     __syncthreads();
     return memory.head_score;
   }
 
+  // Several at once, so that the compiler mixes their latencies: hence the loops within every condition here.
+  template <int n>
+  __device__ void write_keys(const double (&scores)[n], double (&keys)[n]) const {
+#pragma unroll
+    for (int i = 0; i < n; i++) keys[i] = __dmul_rn(highest - scores[i], scale);
+    if (highest < infinity()) return;
+#pragma unroll
+    for (int i = 0; i < n; i++)
+      keys[i] = scores[i] == highest ? 0 : infinity();  // all others are infinitely far behind
+  }
   __device__ double key_of(double score) const {
-    // With the highest score +infinity, others are infinitely far behind. NaN stays.
-    return score == highest ? 0 : __dmul_rn(highest - score, scale);
+    const double scores[1] = {score};
+    double keys[1];
+    write_keys(scores, keys);
+    return keys[0];
   }
 
   // Calls visit(keys, is_kept, id of the first, ids between two) for all tokens of the block, some at a time: of those
@@ -404,31 +441,33 @@ struct Race {
     }
     const auto is_kept = [&](double key, int32_t id) { return key <= reach && !(key == cut.key && id > cut.id); };
     const int32_t count = end - begin;
+#pragma unroll 1
     for (int32_t first = thread; first < count; first += abreast * threads) {
       float scores[abreast];
       bool is_near = false;
 #pragma unroll
       for (int a = 0; a < abreast; a++) {
         const int32_t i = first + a * threads;
-        scores[a] = i < count ? slice[i] : NAN;
+        scores[a] = i < count ? slice_at(i) : NAN;
         is_near |= scores[a] >= lowest && scores[a] <= largest;
       }
       if (!is_near) continue;
-      double keys[abreast];
+      double exact[abreast], keys[abreast];
       bool kept[abreast];
 #pragma unroll
-      for (int a = 0; a < abreast; a++) {
-        keys[a] = key_of(scores[a]);
-        kept[a] = is_kept(keys[a], begin + first + a * threads);
-      }
+      for (int a = 0; a < abreast; a++) exact[a] = scores[a];
+      write_keys(exact, keys);
+#pragma unroll
+      for (int a = 0; a < abreast; a++) kept[a] = is_kept(keys[a], begin + first + a * threads);
       visit(keys, kept, begin + first, threads);
     }
     const int32_t changed = changed_count();
+#pragma unroll 1
     for (int32_t i = thread; i < changed; i += threads) {
-      int32_t id;
-      const double keys[1] = {key_of(held_score(i, &id))};
-      const bool kept[1] = {is_kept(keys[0], id)};
-      visit(keys, kept, id, 0);
+      const Scored changed_one = held_score(i);
+      const double keys[1] = {key_of(changed_one.score)};
+      const bool kept[1] = {is_kept(keys[0], changed_one.id)};
+      visit(keys, kept, changed_one.id, 0);
     }
   }
 
@@ -453,11 +492,22 @@ struct Race {
     return inverse_width == 0 ? width : key_at(end) * (1 + 0x1p-30);
   }
 
-  __device__ uint64_t offset_in(const Bracket &bracket, double key, int32_t id) const {
-    if (bracket.by == Bracket::By::place) return place_of(key) - bracket.lower;
-    const auto bits = static_cast<uint64_t>(__double_as_longlong(key));
-    if (bracket.by == Bracket::By::key) return bits - bracket.lower;
-    return bits == bracket.key ? static_cast<uint64_t>(id) - bracket.lower : ~uint64_t{0};
+  // Offsets in the bracket; those of tokens outside it are too large.
+  template <int n>
+  __device__ void write_offsets(const Bracket &bracket, const double (&keys)[n], int32_t id, int32_t step,
+                                uint64_t (&offsets)[n]) const {
+    if (bracket.by == Bracket::By::place) {
+#pragma unroll
+      for (int i = 0; i < n; i++) offsets[i] = place_of(keys[i]) - bracket.lower;
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < n; i++) {
+      const auto bits = static_cast<uint64_t>(__double_as_longlong(keys[i]));
+      const uint64_t with_key =
+          bits == bracket.key ? static_cast<uint64_t>(id + i * step) - bracket.lower : ~uint64_t{0};
+      offsets[i] = bracket.by == Bracket::By::key ? bits - bracket.lower : with_key;
+    }
   }
 
   // For the tokens at one place: by key, or by id when their keys are the same.
@@ -465,9 +515,11 @@ struct Race {
     uint64_t largest = 0, inverse_smallest = 0;
     for_each(nearest_in(bracket), reach_of(bracket),
              [&]<int n>(const double(&keys)[n], const bool(&kept)[n], int32_t id, int32_t step) {
+               uint64_t offsets[n];
+               write_offsets(bracket, keys, id, step, offsets);
 #pragma unroll
                for (int i = 0; i < n; i++) {
-                 if (!kept[i] || offset_in(bracket, keys[i], id + i * step) >> bracket.bits) continue;
+                 if (!kept[i] || offsets[i] >> bracket.bits) continue;
                  const auto bits = static_cast<uint64_t>(__double_as_longlong(keys[i]));
                  largest = max(largest, bits);
                  inverse_smallest = max(inverse_smallest, ~bits);
@@ -500,12 +552,19 @@ struct Race {
     const int shift = bracket.bits - digit_bits;
     for_each(nearest_in(bracket), reach_of(bracket),
              [&]<int n>(const double(&keys)[n], const bool(&kept)[n], int32_t id, int32_t step) {
+               uint64_t offsets[n];
+               write_offsets(bracket, keys, id, step, offsets);
                double weights[n];
+               if (counts) {
 #pragma unroll
-               for (int i = 0; i < n; i++) weights[i] = counts ? 1.0 : weight_of(keys[i]);
+                 for (int i = 0; i < n; i++) weights[i] = 1;
+               } else {
+#pragma unroll
+                 for (int i = 0; i < n; i++) weights[i] = weight_of(keys[i]);
+               }
 #pragma unroll
                for (int i = 0; i < n; i++) {
-                 const uint64_t bin = offset_in(bracket, keys[i], id + i * step) >> shift;
+                 const uint64_t bin = offsets[i] >> shift;
                  if (kept[i] && bin < bins) memory.columns[bin][thread] += weights[i];
                }
              });
@@ -533,8 +592,7 @@ struct Race {
     double sum = 0;
     if (lane < bins)
 #pragma unroll
-      for (int i = 0; i < most_blocks; i++)
-        if (i < blocks) sum += memory.sums[meeting][i][lane];
+      for (int i = 0; i < blocks; i++) sum += memory.sums[meeting][i][lane];
     return sum;
   }
 
@@ -546,9 +604,11 @@ struct Race {
     __syncthreads();
     for_each(nearest_in(bracket), fmin(reach, reach_of(bracket)),
              [&]<int n>(const double(&keys)[n], const bool(&kept)[n], int32_t id, int32_t step) {
+               uint64_t offsets[n];
+               write_offsets(bracket, keys, id, step, offsets);
 #pragma unroll
                for (int i = 0; i < n; i++) {
-                 if (!kept[i] || offset_in(bracket, keys[i], id + i * step) >> bracket.bits) continue;
+                 if (!kept[i] || offsets[i] >> bracket.bits) continue;
                  const int at = atomicAdd(&memory.list_size, 1);
                  if (at >= most_listed) continue;
                  memory.list_keys[meeting][at] = keys[i];
@@ -568,15 +628,17 @@ struct Race {
     const int all = __shfl_sync(~0u, until, 31);
     if (all > most_listed) return all;
     auto &gathered = memory.gathered;
+#pragma unroll 1
     for (int other = warp; other < blocks; other += warps) {
       const int count = __shfl_sync(~0u, size, other), first = __shfl_sync(~0u, until, other) - count;
       const double *keys = of_block(memory.list_keys[meeting], other);
       const int32_t *ids = of_block(memory.list_ids[meeting], other);
+#pragma unroll 1
       for (int i = lane; i < count; i += 32) {
         const double key = keys[i];
         gathered.ids[first + i] = ids[i];
-        gathered.keys[first + i] = static_cast<uint64_t>(__double_as_longlong(key));
-        gathered.weights[first + i] = counts ? uint64_t{1} << 52 : __double2ull_rn(weight_of(key) * 0x1p52);
+        gathered.tokens[first + i] = {static_cast<uint64_t>(__double_as_longlong(key)),
+                                      counts ? uint64_t{1} << 52 : __double2ull_rn(weight_of(key) * 0x1p52)};
       }
     }
     __syncthreads();
@@ -588,32 +650,39 @@ struct Race {
   // Every gathered token is compared with every other.
   __device__ void rank(int size) {
     const auto &gathered = memory.gathered;
-    int parts = 32;  // lanes that share a token's comparisons
-    while (parts * size > threads) parts >>= 1;
-    const int me = thread / parts;
+    int shift = 5;  // 2^shift lanes share a token's comparisons
+    while (size << shift > threads) shift--;
+    const int parts = 1 << shift, part = thread & (parts - 1), me = thread >> shift;
     uint64_t key = 0, sum = 0;
-    int32_t id = 0;
-    int place = 0;
+    int place = 0, equals = 0;
     if (me < size) {
-      key = gathered.keys[me];
-      id = gathered.ids[me];
+      key = gathered.tokens[me].key;
 #pragma unroll 4
-      for (int i = thread % parts; i < size; i += parts) {
-        const uint64_t other = gathered.keys[i], weight = gathered.weights[i];
-        const int32_t other_id = gathered.ids[i];
-        const bool is_before = other < key || (other == key && other_id < id);
-        sum += is_before ? weight : 0;
-        place += is_before;
+      for (int i = part; i < size; i += parts) {
+        const Gathered other = gathered.tokens[i];
+        sum += other.key < key ? other.weight : 0;
+        place += other.key < key;
+        equals += other.key == key;
       }
     }
     for (int step = parts / 2; step; step >>= 1) {
       sum += __shfl_xor_sync(~0u, sum, step);
       place += __shfl_xor_sync(~0u, place, step);
+      equals += __shfl_xor_sync(~0u, equals, step);
     }
-    if (me >= size || thread % parts != 0) return;
+    if (me >= size || part != 0) return;
+    const int32_t id = gathered.ids[me];
+    if (equals > 1) {
+#pragma unroll 1
+      for (int i = 0; i < size; i++) {
+        if (gathered.tokens[i].key != key || gathered.ids[i] >= id) continue;
+        sum += gathered.tokens[i].weight;
+        place++;
+      }
+    }
     memory.ranked_keys[place] = __longlong_as_double(static_cast<int64_t>(key));
     memory.ranked_ids[place] = id;
-    memory.ranked_sums[place] = sum + gathered.weights[me];
+    memory.ranked_sums[place] = sum + gathered.tokens[me].weight;
   }
 
   __device__ double ranked_sum(int place) const { return static_cast<double>(memory.ranked_sums[place]) * 0x1p-52; }
@@ -753,31 +822,32 @@ struct Race {
 // Numbers from row to row of the copies that blocks without clusters make of rows with changed scores.
 __host__ __device__ constexpr int64_t copy_stride(int64_t vocab) { return (vocab + 3) / 4 * 4; }
 
+// With 256 threads and 16 bins, three blocks fit on a multiprocessor of compute capability 9.0.
 template <int threads, int bins, bool is_clustered>
 __global__ void __launch_bounds__(threads, threads == 256 && bins == 16 ? 3 : 1)
     choose(const float *logits, int64_t vocab, const SampleRow *rows, SampleLists lists, int32_t *tokens,
            float *copies) {
   extern __shared__ __align__(16) char bytes[];
   auto &memory = *reinterpret_cast<Memory<threads, bins> *>(bytes);
-  int block = 0, blocks = 1;
+  constexpr int blocks = Race<threads, bins, is_clustered>::blocks;
+  int block = 0;
 #if __CUDA_ARCH__ >= 900
   if constexpr (is_clustered) {
     block = static_cast<int>(cg::this_cluster().block_rank());
-    blocks = static_cast<int>(cg::this_cluster().num_blocks());
     cg::this_cluster().barrier_arrive();  // others write here only when this block is there
   }
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
   const unsigned index = blockIdx.x / blocks;
-  const SampleRow row = rows[index];
+  const SampleRow &row = rows[index];
   const auto ids = static_cast<int32_t>(row.ids_end > 0 && row.ids_end < vocab ? row.ids_end : vocab);
   const int32_t share = ((ids + blocks - 1) / blocks + 3) / 4 * 4;
   const float *scores = logits + row.logits_row * vocab;
   const int thread = static_cast<int>(threadIdx.x);
 
-  Race<threads, bins, is_clustered> race{memory,      row,         lists, scores, nullptr, thread,
-                                         thread % 32, thread / 32, block, blocks, 0};
+  Race<threads, bins, is_clustered> race{memory, row,         lists,       scores, nullptr,
+                                         thread, thread % 32, thread / 32, block,  0};
   race.begin = min(ids, block * share);
   race.end = min(ids, race.begin + share);
   race.find_changed();
@@ -788,7 +858,7 @@ __global__ void __launch_bounds__(threads, threads == 256 && bins == 16 ? 3 : 1)
   } else {
     if (is_changed) copy = copies + index * copy_stride(vocab);
   }
-  race.slice = copy ? copy : scores + race.begin;
+  race.global_slice = copy ? copy : scores + race.begin;
   Extremes extremes = race.read_scores(copy);
   if (is_changed) extremes = race.change_scores(copy);
 #if __CUDA_ARCH__ >= 900

@@ -63,6 +63,12 @@ StatePool::~StatePool() {
   (void)cudaFree(device_staging_);
 }
 
+// The first chunk that begins behind a place.
+std::vector<StatePool::Chunk>::iterator StatePool::chunk_after(const char *place) {
+  return std::upper_bound(chunks_.begin(), chunks_.end(), place,
+                          [](const char *at, const Chunk &chunk) { return at < chunk.memory; });
+}
+
 void *StatePool::allocate(kernels::DeviceFailure *failure) {
   std::lock_guard lock(mutex_);
   if (free_slots_.empty()) {
@@ -78,15 +84,14 @@ void *StatePool::allocate(kernels::DeviceFailure *failure) {
       error = cudaMalloc(&memory, slot_bytes());
     }
     if (!check(error, "a state", failure)) return nullptr;
-    chunks_.push_back({memory, slots, 0});
+    chunks_.insert(chunk_after(memory), {memory, slots, 0});
     free_slots_.reserve(free_slots_.size() + slots);
     for (size_t i = slots; i-- > 0;) free_slots_.push_back(memory + i * slot_bytes());
   }
   char *slot = free_slots_.back();
   free_slots_.pop_back();
   used_++;
-  for (Chunk &chunk : chunks_)
-    if (slot >= chunk.memory && slot < chunk.memory + chunk.slots * slot_bytes()) chunk.used++;
+  (chunk_after(slot) - 1)->used++;
   return slot;
 }
 
@@ -94,10 +99,7 @@ void StatePool::free(void *state) {
   std::lock_guard lock(mutex_);
   char *slot = static_cast<char *>(state);
   free_slots_.push_back(slot);
-  const auto holds = [&](const Chunk &chunk) {
-    return slot >= chunk.memory && slot < chunk.memory + chunk.slots * slot_bytes();
-  };
-  const auto chunk = std::find_if(chunks_.begin(), chunks_.end(), holds);
+  const auto chunk = chunk_after(slot) - 1;
   used_--;
   if (--chunk->used > 0 || free_slots_.size() <= 2 * (used_ + chunk->slots)) return;
   // Nobody uses the chunk, and more than twice what is in use is free: it goes back. Steps that write into spare states

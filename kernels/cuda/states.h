@@ -37,14 +37,15 @@ class StatePool {
     size_t slots, used;
   };
   size_t slot_bytes() const { return shape_.bytes(); }
+  std::vector<Chunk>::iterator chunk_after(const char *place);
   bool is_same_layout() const;
   template <class Begin, class End>
   bool in_pieces(size_t first, size_t count, const Begin &begin, const End &end);
 
   StateShape shape_{};
   cudaStream_t stream_ = nullptr;
-  std::mutex mutex_;  // of the slots
-  std::vector<Chunk> chunks_;
+  std::mutex mutex_;           // of the slots
+  std::vector<Chunk> chunks_;  // by address
   std::vector<char *> free_slots_;
   size_t used_ = 0;             // slots
   std::vector<void *> parked_;  // free places in pinned memory

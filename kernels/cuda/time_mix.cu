@@ -5,6 +5,8 @@
 #include "kernels/cuda/time_mix.h"
 
 #include <algorithm>
+#include <limits>
+#include <type_traits>
 
 #include <cuda_pipeline_primitives.h>
 
@@ -15,10 +17,11 @@ namespace mixing {
 namespace {
 
 constexpr int serial_threads = 128, serial_warps = serial_threads / 32;
-constexpr int serial_blocks = 6;  // of a multiprocessor
+constexpr int serial_blocks = 5;  // of a multiprocessor
 
-// From this length on a segment is chunked.
-constexpr int32_t chunked_shortest = 12;
+// From this length on a segment is chunked: when segments and heads fill the device, the serial kernel's blocks hide
+// one another's waiting for longer.
+constexpr int32_t chunked_shortest = 16, chunked_shortest_of_many = 32;
 
 // 16 bytes of a state.
 __device__ void to_floats(const float *from, float (&to)[4]) {
@@ -50,12 +53,48 @@ __device__ void store_numbers(__half *to, const float (&from)[8]) {
   __stcs(reinterpret_cast<uint4 *>(to), make_uint4(words[0], words[1], words[2], words[3]));
 }
 
-template <int count>
-__device__ void load_floats(const float *from, float (&to)[count]) {
+// Sums columns over the lanes of a warp that share row_lanes: a step gives half of the columns away and keeps the other
+// half, until two are left, the first of which is `kept`.
+template <int columns, int row_lanes>
+__device__ float2 sum_columns(float (&sums)[columns], int lane, int &kept) {
+  static_assert(columns * row_lanes == 64 && (columns == 4 || columns == 8));
+  const auto fold = [&](auto half, int offset) {
+    const bool is_upper = lane & offset;
+    if (is_upper) kept += half.value;
 #pragma unroll
-  for (int i = 0; i < count; i += 4) {
-    const float4 x = *reinterpret_cast<const float4 *>(from + i);
-    to[i] = x.x, to[i + 1] = x.y, to[i + 2] = x.z, to[i + 3] = x.w;
+    for (int i = 0; i < half.value; ++i) {
+      const float own = is_upper ? sums[i + half.value] : sums[i], given = is_upper ? sums[i] : sums[i + half.value];
+      sums[i] = own + __shfl_xor_sync(~0u, given, offset);
+    }
+  };
+  kept = 0;
+  fold(std::integral_constant<int, columns / 2>(), row_lanes);
+  if constexpr (columns == 8) fold(std::integral_constant<int, 2>(), 2 * row_lanes);
+  return make_float2(sums[0], sums[1]);
+}
+
+__device__ void load_four(const float *from, float *to) {
+  const float4 x = *reinterpret_cast<const float4 *>(from);
+  to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
+}
+
+// Adds the warps' parts of some columns; `parts` is the first warp's.
+template <int columns>
+__device__ void add_parts(const float *parts, float (&sums)[columns]) {
+#pragma unroll
+  for (int i = 0; i < columns; ++i) sums[i] = 0;
+#pragma unroll
+  for (int part = 0; part < serial_warps; ++part) {
+    float more[columns];
+    if constexpr (columns % 4 == 0) {
+#pragma unroll
+      for (int i = 0; i < columns; i += 4) load_four(parts + part * head_size + i, more + i);
+    } else {
+      const float2 pair = load_pair(parts + part * head_size);
+      more[0] = pair.x, more[1] = pair.y;
+    }
+#pragma unroll
+    for (int i = 0; i < columns; ++i) sums[i] += more[i];
   }
 }
 
@@ -80,6 +119,7 @@ __global__ void __launch_bounds__(serial_threads, serial_blocks)
   __shared__ uint4 next_state[keys][serial_threads];
   __shared__ RowVectors vectors[2];
   __shared__ __align__(16) float removed_parts[serial_warps][head_size], y_parts[serial_warps][head_size];
+  __shared__ float2 parameters[serial_warps][4][32];  // of the lanes, which would otherwise lack registers
   __shared__ __align__(16) Segment segments[ring];
   static_assert(sizeof(Segment) == 32);
   const int head = static_cast<int>(blockIdx.x) % arguments.heads;
@@ -109,7 +149,7 @@ __global__ void __launch_bounds__(serial_threads, serial_blocks)
   // Two channels a lane in every role.
   const int channel = head * head_size + 2 * lane;
   const TimeMixRows &rows = arguments.rows;
-  float2 raw[3] = {}, parameters[3] = {}, more_parameters = {};
+  float2 raw[3] = {};
   const auto load_row = [&](int row) {
     const int64_t at = row * arguments.width + channel;
     if (warp == 0) {
@@ -129,17 +169,15 @@ __global__ void __launch_bounds__(serial_threads, serial_blocks)
   fetch_segment(0);
   fetch_segment(1);
   __pipeline_commit();
+  const auto keep = [&](int index, const float *vector) {
+    parameters[warp][index][lane] = load_pair(vector + channel);
+  };
   if (warp == 0) {
-    parameters[0] = load_pair(arguments.w0 + channel);
-    parameters[1] = load_pair(arguments.a0 + channel);
-    parameters[2] = load_pair(arguments.k_k + channel);
-    more_parameters = load_pair(arguments.k_a + channel);
+    keep(0, arguments.w0), keep(1, arguments.a0), keep(2, arguments.k_k), keep(3, arguments.k_a);
   } else if (warp == 1 && !arguments.is_first_layer) {
-    parameters[0] = load_pair(arguments.v0 + channel);
+    keep(0, arguments.v0);
   } else if (warp == 3) {
-    parameters[0] = load_pair(arguments.r_k + channel);
-    parameters[1] = load_pair(arguments.norm_weight + channel);
-    parameters[2] = load_pair(arguments.norm_bias + channel);
+    keep(0, arguments.r_k), keep(1, arguments.norm_weight), keep(2, arguments.norm_bias);
   }
   __pipeline_wait_prior(0);
   __syncthreads();
@@ -176,25 +214,28 @@ __global__ void __launch_bounds__(serial_threads, serial_blocks)
     for (int row = segment.begin; row < end; ++row, parity ^= 1) {
       RowVectors &now = vectors[parity];
       const float2 gate = raw[0];  // of warp 3
+      const auto parameter = [&](int index) { return parameters[warp][index][lane]; };
       if (warp == 0) {
-        const float2 w = make_float2(power_of_two(decay_scale * sigmoid(parameters[0].x + raw[1].x)),
-                                     power_of_two(decay_scale * sigmoid(parameters[0].y + raw[1].y)));
-        const float2 a = make_float2(sigmoid(parameters[1].x + raw[2].x), sigmoid(parameters[1].y + raw[2].y));
-        const float2 scaled = make_float2(raw[0].x * parameters[2].x, raw[0].y * parameters[2].y);
-        const float norm = fmaxf(sqrtf(warp_sum(scaled.x * scaled.x + scaled.y * scaled.y)), norm_floor);
-        const float2 kk = make_float2(scaled.x / norm, scaled.y / norm);
+        const float2 w0 = parameter(0), a0 = parameter(1), k_k = parameter(2), k_a = parameter(3);
+        const float2 w = make_float2(power_of_two(decay_scale * sigmoid(w0.x + raw[1].x)),
+                                     power_of_two(decay_scale * sigmoid(w0.y + raw[1].y)));
+        const float2 a = make_float2(sigmoid(a0.x + raw[2].x), sigmoid(a0.y + raw[2].y));
+        const float2 scaled = make_float2(raw[0].x * k_k.x, raw[0].y * k_k.y);
+        const float inverse_norm = inverse_root(warp_sum(scaled.x * scaled.x + scaled.y * scaled.y));
+        const float2 kk = make_float2(scaled.x * inverse_norm, scaled.y * inverse_norm);
         *reinterpret_cast<float2 *>(now.decay + 2 * lane) = w;
         *reinterpret_cast<float2 *>(now.removal + 2 * lane) = make_float2(-kk.x, -kk.y);
         *reinterpret_cast<float2 *>(now.rate + 2 * lane) = make_float2(kk.x * a.x, kk.y * a.y);
-        *reinterpret_cast<float2 *>(now.key + 2 * lane) = make_float2(
-            raw[0].x * (1.f + (a.x - 1.f) * more_parameters.x), raw[0].y * (1.f + (a.y - 1.f) * more_parameters.y));
+        *reinterpret_cast<float2 *>(now.key + 2 * lane) =
+            make_float2(raw[0].x * (1.f + (a.x - 1.f) * k_a.x), raw[0].y * (1.f + (a.y - 1.f) * k_a.y));
       } else if (warp == 1) {
         float2 value = raw[0];
         if (arguments.is_first_layer) {
           *reinterpret_cast<float2 *>(rows.first_value + row * arguments.width + channel) = value;
         } else {
-          value.x += (raw[2].x - value.x) * sigmoid(parameters[0].x + raw[1].x);
-          value.y += (raw[2].y - value.y) * sigmoid(parameters[0].y + raw[1].y);
+          const float2 v0 = parameter(0);
+          value.x += (raw[2].x - value.x) * sigmoid(v0.x + raw[1].x);
+          value.y += (raw[2].y - value.y) * sigmoid(v0.y + raw[1].y);
         }
         *reinterpret_cast<float2 *>(now.value + 2 * lane) = value;
       } else if (warp == 2) {
@@ -207,45 +248,36 @@ __global__ void __launch_bounds__(serial_threads, serial_blocks)
       // removed = S^T (-kk), for this thread's columns.
       float removed[columns] = {};
 #pragma unroll
-      for (int j = 0; j < keys; ++j) {
-        const float of_key = now.removal[key + j];
+      for (int j = 0; j < keys; j += 4) {
+        float of_keys[4];
+        load_four(now.removal + key + j, of_keys);
 #pragma unroll
-        for (int i = 0; i < columns; ++i) removed[i] += state[j][i] * of_key;
+        for (int i = 0; i < 4 * columns; ++i)
+          removed[i % columns] += state[j + i / columns][i % columns] * of_keys[i / columns];
       }
-      const auto share = [&](float(&sums)[columns], float(&parts)[serial_warps][head_size]) {
-#pragma unroll
-        for (int offset = row_lanes; offset < 32; offset *= 2) {
-#pragma unroll
-          for (int i = 0; i < columns; ++i) sums[i] += __shfl_xor_sync(~0u, sums[i], offset);
-        }
-        if (lane < row_lanes) {
-#pragma unroll
-          for (int i = 0; i < columns; i += 4) {
-            *reinterpret_cast<float4 *>(&parts[warp][column + i]) =
-                make_float4(sums[i], sums[i + 1], sums[i + 2], sums[i + 3]);
-          }
-        }
-        __syncthreads();
-      };
-      share(removed, removed_parts);
-      load_floats(&removed_parts[0][column], removed);
-#pragma unroll
-      for (int part = 1; part < serial_warps; ++part) {
-        float more[columns];
-        load_floats(&removed_parts[part][column], more);
-#pragma unroll
-        for (int i = 0; i < columns; ++i) removed[i] += more[i];
-      }
+      int kept;
+      const float2 kept_removed = sum_columns<columns, row_lanes>(removed, lane, kept);
+      *reinterpret_cast<float2 *>(&removed_parts[warp][column + kept]) = kept_removed;
+      __syncthreads();
+      add_parts<columns>(&removed_parts[0][column], removed);
 
       float value[columns], y[columns] = {};
-      load_floats(now.value + column, value);
 #pragma unroll
-      for (int j = 0; j < keys; ++j) {
-        const float w = now.decay[key + j], b = now.rate[key + j], k = now.key[key + j], r = now.receptance[key + j];
+      for (int i = 0; i < columns; i += 4) load_four(now.value + column + i, value + i);
 #pragma unroll
-        for (int i = 0; i < columns; ++i) {
-          state[j][i] = state[j][i] * w + (b * removed[i] + k * value[i]);
-          y[i] += state[j][i] * r;
+      for (int j = 0; j < keys; j += 4) {
+        float w[4], b[4], k[4], r[4];
+        const int at = key + j;
+        load_four(now.decay + at, w);
+        load_four(now.rate + at, b);
+        load_four(now.key + at, k);
+        load_four(now.receptance + at, r);
+#pragma unroll
+        for (int i = 0; i < 4 * columns; ++i) {
+          const int of_key = i / columns, c = i % columns;
+          float &number = state[j + of_key][c];
+          number = number * w[of_key] + (b[of_key] * removed[c] + k[of_key] * value[c]);
+          y[c] += number * r[of_key];
         }
       }
       const auto store_state = [&](char *to) {
@@ -257,26 +289,25 @@ __global__ void __launch_bounds__(serial_threads, serial_blocks)
       for (; snapshot < snapshots_end && arguments.snapshots[snapshot].row <= row; ++snapshot) {
         store_state(arguments.snapshots[snapshot].state);
       }
-      share(y, y_parts);
+      const float2 kept_y = sum_columns<columns, row_lanes>(y, lane, kept);
+      *reinterpret_cast<float2 *>(&y_parts[warp][column + kept]) = kept_y;
+      __syncthreads();
 
-      // Written again only behind two more barriers, which warp 3 reaches after this.
+      // What is read here is written again only behind the next row's first barrier.
       if (warp != 3) continue;
-      float2 sum = load_pair(&y_parts[0][2 * lane]);
-#pragma unroll
-      for (int part = 1; part < serial_warps; ++part) {
-        const float2 more = load_pair(&y_parts[part][2 * lane]);
-        sum.x += more.x, sum.y += more.y;
-      }
+      float sum[2];
+      add_parts<2>(&y_parts[0][2 * lane], sum);
       const float2 k = load_pair(now.key + 2 * lane), r = load_pair(now.receptance + 2 * lane);
       const float2 v = load_pair(now.value + 2 * lane);
-      const float bonus = warp_sum(r.x * k.x * parameters[0].x + r.y * k.y * parameters[0].y);
-      const float mean = warp_sum(sum.x + sum.y) / head_size;
-      const float2 centred = make_float2(sum.x - mean, sum.y - mean);
+      const float2 r_k = parameter(0), norm_weight = parameter(1), norm_bias = parameter(2);
+      const float bonus = warp_sum(r.x * k.x * r_k.x + r.y * k.y * r_k.y);
+      const float mean = warp_sum(sum[0] + sum[1]) / head_size;
+      const float2 centred = make_float2(sum[0] - mean, sum[1] - mean);
       const float variance = warp_sum(centred.x * centred.x + centred.y * centred.y) / head_size;
       const float scale = rsqrtf(variance + group_norm_epsilon);
       store_pair(rows, row * arguments.width + channel,
-                 (centred.x * scale * parameters[1].x + parameters[2].x + bonus * v.x) * gate.x,
-                 (centred.y * scale * parameters[1].y + parameters[2].y + bonus * v.y) * gate.y);
+                 (centred.x * scale * norm_weight.x + norm_bias.x + bonus * v.x) * gate.x,
+                 (centred.y * scale * norm_weight.y + norm_bias.y + bonus * v.y) * gate.y);
     }
   }
 }
@@ -308,11 +339,11 @@ __global__ void prepare_any(const Arguments arguments, const Workspace work, int
     const float kk = rows.key[row * arguments.width + first + i] * arguments.k_k[first + i];
     squares += kk * kk;
   }
-  const float norm = fmaxf(sqrtf(block_sum(squares, parts)), norm_floor);
+  const float inverse_norm = inverse_root(block_sum(squares, parts));
   for (int i = threadIdx.x; i < size; i += blockDim.x) {
     const int channel = first + i;
     const int64_t at = row * arguments.width + channel;
-    const float k = rows.key[at], kk = k * arguments.k_k[channel] / norm;
+    const float k = rows.key[at], kk = k * arguments.k_k[channel] * inverse_norm;
     const float a = sigmoid(arguments.a0[channel] + rows.a[at]);
     work.decay[at] = power_of_two(decay_scale * sigmoid(arguments.w0[channel] + rows.w[at]));
     work.removal[at] = -kk;
@@ -457,22 +488,25 @@ cudaError_t time_mix(cudaStream_t stream, const Device &device, const DeviceShap
   arguments.width = shape.width, arguments.heads = static_cast<int32_t>(shape.heads);
   arguments.longest = batch.rows;
   arguments.is_first_layer = layer_index == 0, arguments.is_half_state = states.is_half;
+  // The kernels index rows in 32 bits.
+  if (batch.rows * shape.width > std::numeric_limits<int32_t>::max()) return cudaErrorInvalidValue;
   if (shape.head_size != mixing::head_size) {
     return mixing::any_head_size(stream, device, arguments, batch, shape.head_size, workspace);
   }
 
-  const bool is_chunked =
-      way == TimeMixWay::automatic && batch.longest >= mixing::chunked_shortest && mixing::chunked_fits(device);
-  if (is_chunked) {
-    arguments.shortest = mixing::chunked_shortest;
+  const bool is_many = batch.segments_count * arguments.heads > device.processors;
+  const int32_t shortest = is_many ? mixing::chunked_shortest_of_many : mixing::chunked_shortest;
+  if (way != TimeMixWay::serial && batch.longest >= shortest && mixing::chunked_fits(device)) {
+    arguments.shortest = shortest;
     const cudaError_t error = mixing::chunked(stream, device, arguments, batch.segments_count, batch.longest);
     if (error != cudaSuccess || batch.segments_count == 1) return error;
-    arguments.shortest = 0, arguments.longest = mixing::chunked_shortest - 1;
+    arguments.shortest = 0, arguments.longest = shortest - 1;
   }
   const auto step = states.is_half ? mixing::step_rows<__half> : mixing::step_rows<float>;
-  // As many blocks a head as the device holds at once.
-  const int blocks_of_head =
-      std::clamp(device.processors * mixing::serial_blocks / arguments.heads, 1, batch.segments_count);
+  // As many blocks a head as the device holds at once, or fewer when they take as many turns.
+  const int most = std::max(1, device.processors * mixing::serial_blocks / arguments.heads);
+  const int turns = (batch.segments_count + most - 1) / most,
+            blocks_of_head = (batch.segments_count + turns - 1) / turns;
   const auto blocks = static_cast<unsigned>(blocks_of_head * arguments.heads);
   step<<<blocks, mixing::serial_threads, 0, stream>>>(arguments, batch.segments_count);
   return cudaGetLastError();

@@ -19,6 +19,8 @@
 // the layout of accumulators, which is that of the next product's operand as well. Its other warps take turns with the
 // chunks: each prepares a chunk in a stage of its own, waits for its Y, turns that into the output, and goes on.
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
 
 #include <cuda_bf16.h>
 
@@ -36,7 +38,7 @@ constexpr int square_stride = chunk_rows + 4;
 // Two bf16 in a word; [0] is the high part, [1] the low one.
 using RowParts = uint32_t[2][chunk_rows][row_words];
 
-// A chunk on its way from a preparing warp to the state warps and, as y, back.
+// A chunk on its way from a preparing warp to the state warps and, as y, to the warp that finishes it.
 struct __align__(16) Stage {
   RowParts removal;                                     // A, then W
   RowParts receptance;                                  // R
@@ -45,12 +47,13 @@ struct __align__(16) Stage {
   RowParts value;                                       // V
   uint32_t pull[2][chunk_rows][square_words];           // P
   uint4 receptance_rate[2][32], receptance_key[2][32];  // low(R B^T), low(R K^T): fragments, a lane's words together
-  union {
+  float decay[head_size];                               // D of the last row
+  float bonus[chunk_rows];                              // sum_j r k r_k
+  union {                                               // what is not for other blocks
     float y[chunk_rows][y_stride];
     float squares[2][chunk_rows][square_stride];  // lower(A B^T), lower(A K^T)
     float bonus_parts[chunk_rows][33];            // of the lanes; 33: columns are read
   };
-  float decay[head_size];  // D of the last row
 };
 
 // The chunks of a segment: at most 16 rows, cut where a snapshot is wanted.
@@ -109,8 +112,8 @@ __device__ float2 load_split(const RowParts &from, int row, int lane) {
   return make_float2(first_of(high) + first_of(low), second_of(high) + second_of(low));
 }
 
-// Four 8 x 8 matrices: rows 0 to 7 and 8 to 15 of 8 columns, then of the next 8. `at` is this lane's row of 16 bytes:
-// row lane % 16, column 8 * (lane / 16).
+// Four 8 x 8 matrices from 16 rows of 16 columns; `at` is this lane's row of 8 columns. Their order is the order of the
+// lanes' addresses (below), and is chosen so that an operand's words come in neighbouring registers.
 __device__ void load_matrices(uint32_t (&to)[4], const uint32_t *at) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
@@ -124,6 +127,11 @@ __device__ void load_transposed(uint32_t (&to)[4], const uint32_t *at) {
                : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(at)))
                : "memory");
 }
+
+// Words from the first of 16 rows of `words` to a lane's address: rows 0 to 7 and 8 to 15 of the first columns, then of
+// the others; or the first columns and the others of rows 0 to 7, then of 8 to 15.
+__device__ int down_first(int lane, int words) { return lane % 16 * words + lane / 16 * 4; }
+__device__ int across_first(int lane, int words) { return (lane / 16 * 8 + lane % 8) * words + lane / 8 % 2 * 4; }
 
 // sums[16][8] += a[16][16] b[16][8]. Lane 4 g + q holds of the sums rows g (0, 1) and g + 8 (2, 3) at columns 2 q and
 // 2 q + 1; of a rows g, g + 8, g, g + 8 at columns 2 q, 2 q, 2 q + 8, 2 q + 8 (and one more); of b rows 2 q and 2 q + 8
@@ -172,6 +180,20 @@ struct Channels {
   float2 w0, a0, v0;  // times logistic_scale
   float2 k_k, k_a, r_k;
 };
+
+template <bool is_first_layer>
+__device__ Channels load_channels(const Arguments &arguments, int first) {
+  const auto scaled = [](float2 x) { return make_float2(x.x * logistic_scale, x.y * logistic_scale); };
+  Channels channels;
+  channels.first = first;
+  channels.w0 = scaled(load_pair(arguments.w0 + first));
+  channels.a0 = scaled(load_pair(arguments.a0 + first));
+  channels.v0 = is_first_layer ? make_float2(0, 0) : scaled(load_pair(arguments.v0 + first));
+  channels.k_k = load_pair(arguments.k_k + first);
+  channels.k_a = load_pair(arguments.k_a + first);
+  channels.r_k = load_pair(arguments.r_k + first);
+  return channels;
+}
 
 struct RawRow {
   float2 receptance, key, value, w, a, v, first_value;
@@ -231,7 +253,7 @@ __device__ void prepare_rows(const Arguments &arguments, const Channels &channel
     const float2 kk = make_float2(k.x * channels.k_k.x, k.y * channels.k_k.y);
     squares[t] = kk.x * kk.x + kk.y * kk.y;
   }
-  const float inverse_norms = 1.f / fmaxf(sqrtf(sum_each(squares, lane)), norm_floor);
+  const float inverse_norms = inverse_root(sum_each(squares, lane));
 
   constexpr int group = 2;
   float exponents[2] = {}, decays[2] = {1, 1};  // log2 D and D
@@ -287,38 +309,39 @@ __device__ void prepare_rows(const Arguments &arguments, const Channels &channel
   *reinterpret_cast<float2 *>(&stage.decay[2 * lane]) = make_float2(decays[0], decays[1]);
 }
 
-// The bonus of row lane % 16: a lane sums half of its parts.
-__device__ float sum_bonus(const Stage &stage, int lane) {
+__device__ void sum_bonus(Stage &stage, int lane) {
   float sum = 0;
 #pragma unroll
   for (int i = 0; i < 16; ++i) sum += stage.bonus_parts[lane % 16][lane / 16 * 16 + i];
-  return sum + __shfl_xor_sync(~0u, sum, 16);
+  sum += __shfl_xor_sync(~0u, sum, 16);
+  if (lane < 16) stage.bonus[lane] = sum;
 }
 
 // The products of a chunk with itself, and W and P in the place of A.
 __device__ void prepare_squares(Stage &stage, int lane) {
-  const int group = lane / 4, quad = lane % 4, fragment = lane % 16 * row_words + lane / 16 * 4;
-  // [left][column half]: of A B^T, A K^T, R B^T and R K^T
+  const int group = lane / 4, quad = lane % 4;
+  const int down = down_first(lane, row_words), across = across_first(lane, row_words);
+  // [half of the columns]: of A B^T, A K^T, R B^T and R K^T
   float removal_rate[2][4] = {}, removal_key[2][4] = {}, receptance_rate[2][4] = {}, receptance_key[2][4] = {};
 #pragma unroll 1
   for (int words = 0; words < head_size / 2; words += 8) {
     uint32_t removal[2][4], receptance[2][4], rate[2][4], key[2][4];
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
-      load_matrices(removal[part], &stage.removal[part][0][fragment + words]);
-      load_matrices(receptance[part], &stage.receptance[part][0][fragment + words]);
-      load_matrices(rate[part], &stage.rate[part][0][fragment + words]);
-      load_matrices(key[part], &stage.key[part][0][fragment + words]);
+      load_matrices(removal[part], stage.removal[part][0] + down + words);
+      load_matrices(receptance[part], stage.receptance[part][0] + down + words);
+      load_matrices(rate[part], stage.rate[part][0] + across + words);
+      load_matrices(key[part], stage.key[part][0] + across + words);
     }
 #pragma unroll
     for (int product = 0; product < 3; ++product) {  // low * high, high * low, high * high
       const int left = product == 0, right = product == 1;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        multiply(removal_rate[half], removal[left], rate[right][half], rate[right][half + 2]);
-        multiply(removal_key[half], removal[left], key[right][half], key[right][half + 2]);
-        multiply(receptance_rate[half], receptance[left], rate[right][half], rate[right][half + 2]);
-        multiply(receptance_key[half], receptance[left], key[right][half], key[right][half + 2]);
+        multiply(removal_rate[half], removal[left], rate[right][2 * half], rate[right][2 * half + 1]);
+        multiply(removal_key[half], removal[left], key[right][2 * half], key[right][2 * half + 1]);
+        multiply(receptance_rate[half], receptance[left], rate[right][2 * half], rate[right][2 * half + 1]);
+        multiply(receptance_key[half], receptance[left], key[right][2 * half], key[right][2 * half + 1]);
       }
     }
   }
@@ -384,9 +407,35 @@ __device__ void prepare_squares(Stage &stage, int lane) {
   }
 }
 
+// All that a chunk's stage has for the state warps.
+template <bool is_first_layer>
+__device__ void prepare_chunk(const Arguments &arguments, const Channels &channels, Stage &stage, int begin, int count,
+                              int lane) {
+  prepare_rows<is_first_layer>(arguments, channels, stage, begin, count, lane);
+  __syncwarp();
+  sum_bonus(stage, lane);
+  __syncwarp();
+  prepare_squares(stage, lane);
+}
+
+// What finishing wants from global memory, asked for before y is there.
+struct Gates {
+  float2 rows[chunk_rows], norm_weight, norm_bias;
+};
+
+__device__ Gates load_gates(const Arguments &arguments, int channel, int begin, int count) {
+  const int width = static_cast<int>(arguments.width), at = begin * width + channel;
+  Gates gates;
+#pragma unroll
+  for (int t = 0; t < chunk_rows; ++t) gates.rows[t] = load_pair(arguments.rows.g + at + min(t, count - 1) * width);
+  gates.norm_weight = load_pair(arguments.norm_weight + channel);
+  gates.norm_bias = load_pair(arguments.norm_bias + channel);
+  return gates;
+}
+
 // Group norm, bonus and gate of a chunk's y.
-__device__ void finish_rows(const Arguments &arguments, const Stage &stage, int at, int count, float bonus,
-                            const float2 (&gates)[chunk_rows], float2 weight, float2 bias, int lane) {
+__device__ void finish_chunk(const Arguments &arguments, const Stage &stage, const Gates &gates, int channel, int begin,
+                             int count, int lane) {
   // A lane has half a row.
   const float *half_row = &stage.y[lane % 16][lane / 16 * 32];
   float4 y[8];
@@ -404,52 +453,16 @@ __device__ void finish_rows(const Arguments &arguments, const Stage &stage, int 
   }
   const float variance = (squares + __shfl_xor_sync(~0u, squares, 16)) / head_size;
   const float scale = rsqrtf(variance + group_norm_epsilon);
+  const int width = static_cast<int>(arguments.width), at = begin * width + channel;
 #pragma unroll
   for (int t = 0; t < chunk_rows; ++t) {
-    if (t >= count) break;
-    const float row_mean = __shfl_sync(~0u, mean, t), row_scale = __shfl_sync(~0u, scale, t);
-    const float row_bonus = __shfl_sync(~0u, bonus, t);
+    const float row_mean = __shfl_sync(~0u, mean, t), row_scale = __shfl_sync(~0u, scale, t), bonus = stage.bonus[t];
     const float2 o = load_pair(&stage.y[t][2 * lane]), v = load_split(stage.value, t, lane);
-    store_pair(arguments.rows, at + t * static_cast<int>(arguments.width),
-               ((o.x - row_mean) * row_scale * weight.x + bias.x + row_bonus * v.x) * gates[t].x,
-               ((o.y - row_mean) * row_scale * weight.y + bias.y + row_bonus * v.y) * gates[t].y);
-  }
-}
-
-template <bool is_first_layer>
-__device__ void prepare_chunks(const Arguments &arguments, const Segment &segment, int head, Stage *stages, int stage,
-                               int stages_count, int lane) {
-  const auto scaled = [](float2 x) { return make_float2(x.x * logistic_scale, x.y * logistic_scale); };
-  Channels channels;
-  channels.first = head * head_size + 2 * lane;
-  channels.w0 = scaled(load_pair(arguments.w0 + channels.first));
-  channels.a0 = scaled(load_pair(arguments.a0 + channels.first));
-  channels.v0 = is_first_layer ? make_float2(0, 0) : scaled(load_pair(arguments.v0 + channels.first));
-  channels.k_k = load_pair(arguments.k_k + channels.first);
-  channels.k_a = load_pair(arguments.k_a + channels.first);
-  channels.r_k = load_pair(arguments.r_k + channels.first);
-  Stage &own = stages[stage];
-  Walk walk(segment);
-  walk.skip(stage, arguments.snapshots);
-  for (; walk.next(arguments.snapshots); walk.skip(stages_count - 1, arguments.snapshots)) {
-    const int count = walk.end - walk.begin;
-    prefetch_rows(arguments, walk.begin + stages_count * chunk_rows, walk.last, head, lane);
-    prepare_rows<is_first_layer>(arguments, channels, own, walk.begin, count, lane);
-    __syncwarp();
-    const float bonus = sum_bonus(own, lane);
-    __syncwarp();
-    prepare_squares(own, lane);
-    arrive(full_barrier(stage));
-
-    const int width = static_cast<int>(arguments.width), at = walk.begin * width + channels.first;
-    float2 gates[chunk_rows];
-#pragma unroll
-    for (int t = 0; t < chunk_rows; ++t) gates[t] = load_pair(arguments.rows.g + at + min(t, count - 1) * width);
-    const float2 weight = load_pair(arguments.norm_weight + channels.first);
-    const float2 bias = load_pair(arguments.norm_bias + channels.first);
-    meet(done_barrier(stage));
-    finish_rows(arguments, own, at, count, bonus, gates, weight, bias, lane);
-    __syncwarp();
+    const float2 weight = gates.norm_weight, bias = gates.norm_bias;
+    if (t >= count) continue;
+    store_pair(arguments.rows, at + t * width,
+               ((o.x - row_mean) * row_scale * weight.x + bias.x + bonus * v.x) * gates.rows[t].x,
+               ((o.y - row_mean) * row_scale * weight.y + bias.y + bonus * v.y) * gates.rows[t].y);
   }
 }
 
@@ -496,7 +509,7 @@ __device__ void store_state(const Arguments &arguments, char *to, int head, int 
 // One chunk: y into the stage, and the state after it. Products that do not wait for one another alternate, because a
 // product's sums are there only some 30 cycles later.
 __device__ void step_chunk(Stage &stage, StateTile &state, int column, int lane) {
-  const int fragment = lane % 16 * row_words + lane / 16 * 4;
+  const int down = down_first(lane, row_words), across = across_first(lane, row_words);
   // Sums of low * high, high * low and high * high, kept apart; [half] is rows 8 half to 8 half + 7 of the chunk.
   float removed[3][2][4] = {}, y[3][2][4] = {};
 #pragma unroll
@@ -508,16 +521,16 @@ __device__ void step_chunk(Stage &stage, StateTile &state, int column, int lane)
     uint32_t removal[2][4], receptance[2][4];
 #pragma unroll
     for (int part = 0; part < 2; ++part) {
-      load_matrices(removal[part], &stage.removal[part][0][fragment + 8 * tile]);
-      load_matrices(receptance[part], &stage.receptance[part][0][fragment + 8 * tile]);
+      load_matrices(removal[part], stage.removal[part][0] + across + 8 * tile);
+      load_matrices(receptance[part], stage.receptance[part][0] + across + 8 * tile);
     }
 #pragma unroll
     for (int product = 0; product < 3; ++product) {
       const int l = product == 0, r = product == 1;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        multiply(removed[product][half], left[l], removal[r][half], removal[r][half + 2]);
-        multiply(y[product][half], left[l], receptance[r][half], receptance[r][half + 2]);
+        multiply(removed[product][half], left[l], removal[r][2 * half], removal[r][2 * half + 1]);
+        multiply(y[product][half], left[l], receptance[r][2 * half], receptance[r][2 * half + 1]);
       }
     }
   }
@@ -525,13 +538,11 @@ __device__ void step_chunk(Stage &stage, StateTile &state, int column, int lane)
   uint32_t value[2][4], pull[2][4], key[2][4][4];
 #pragma unroll
   for (int part = 0; part < 2; ++part) {
-    uint32_t loaded[4];
-    load_transposed(loaded, &stage.value[part][0][fragment + column / 2]);
-    value[part][0] = loaded[0], value[part][1] = loaded[2], value[part][2] = loaded[1], value[part][3] = loaded[3];
-    load_matrices(pull[part], &stage.pull[part][0][lane % 16 * square_words + lane / 16 * 4]);
+    load_transposed(value[part], stage.value[part][0] + across + column / 2);
+    load_matrices(pull[part], stage.pull[part][0] + across_first(lane, square_words));
 #pragma unroll
     for (int tile = 0; tile < head_size / 16; ++tile) {
-      load_transposed(key[part][tile], &stage.key[part][0][fragment + 8 * tile]);
+      load_transposed(key[part][tile], stage.key[part][0] + down + 8 * tile);
     }
   }
   const uint4 by_key[2] = {stage.receptance_key[0][lane], stage.receptance_key[1][lane]};
@@ -541,7 +552,7 @@ __device__ void step_chunk(Stage &stage, StateTile &state, int column, int lane)
     const int l = product == 0, r = product == 1;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      multiply(removed[product][half], value[l], pull[r][half], pull[r][half + 2]);
+      multiply(removed[product][half], value[l], pull[r][2 * half], pull[r][2 * half + 1]);
     }
     multiply(y[product][0], value[l], by_key[r].x, by_key[r].y);
     multiply(y[product][1], value[l], by_key[r].z, by_key[r].w);
@@ -573,7 +584,7 @@ __device__ void step_chunk(Stage &stage, StateTile &state, int column, int lane)
   for (int part = 0; part < 2; ++part) {
 #pragma unroll
     for (int tile = 0; tile < head_size / 16; ++tile) {
-      load_transposed(rate[part][tile], &stage.rate[part][0][fragment + 8 * tile]);
+      load_transposed(rate[part][tile], stage.rate[part][0] + down + 8 * tile);
     }
   }
 #pragma unroll
@@ -603,6 +614,7 @@ __device__ void step_chunk(Stage &stage, StateTile &state, int column, int lane)
   }
 }
 
+// A block per head and segment.
 template <bool is_first_layer>
 __global__ void __launch_bounds__(32 * (state_warps + most_stages), 1)
     chunk_rows_of_heads(const Arguments arguments, int stages_count) {
@@ -612,23 +624,37 @@ __global__ void __launch_bounds__(32 * (state_warps + most_stages), 1)
   const int head = static_cast<int>(blockIdx.x) % arguments.heads;
   const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0), lane = threadIdx.x % 32;  // uniform, for the compiler
   if (segment.end - segment.begin < arguments.shortest) return;
-  if (warp >= state_warps) {
-    prepare_chunks<is_first_layer>(arguments, segment, head, stages, warp - state_warps, stages_count, lane);
+  if (warp < state_warps) {
+    const int column = 16 * warp;
+    StateTile state;
+    load_state(arguments, segment.from, head, column, lane, state);
+    Walk walk(segment);
+    for (int stage = 0; walk.next(arguments.snapshots); stage = stage + 1 == stages_count ? 0 : stage + 1) {
+      meet(full_barrier(stage));
+      step_chunk(stages[stage], state, column, lane);
+      arrive(done_barrier(stage));
+      for (int i = walk.snapshot; i < walk.snapshots_end && arguments.snapshots[i].row < walk.end; ++i) {
+        store_state(arguments, arguments.snapshots[i].state, head, column, lane, state);
+      }
+    }
+    store_state(arguments, segment.state, head, column, lane, state);
     return;
   }
-  const int column = 16 * warp;
-  StateTile state;
-  load_state(arguments, segment.from, head, column, lane, state);
+  const int stage = warp - state_warps, channel = head * head_size + 2 * lane;
+  const Channels channels = load_channels<is_first_layer>(arguments, channel);
+  Stage &own = stages[stage];
   Walk walk(segment);
-  for (int stage = 0; walk.next(arguments.snapshots); stage = stage + 1 == stages_count ? 0 : stage + 1) {
-    meet(full_barrier(stage));
-    step_chunk(stages[stage], state, column, lane);
-    arrive(done_barrier(stage));
-    for (int i = walk.snapshot; i < walk.snapshots_end && arguments.snapshots[i].row < walk.end; ++i) {
-      store_state(arguments, arguments.snapshots[i].state, head, column, lane, state);
-    }
+  walk.skip(stage, arguments.snapshots);
+  for (; walk.next(arguments.snapshots); walk.skip(stages_count - 1, arguments.snapshots)) {
+    const int count = walk.end - walk.begin;
+    prefetch_rows(arguments, walk.begin + stages_count * chunk_rows, walk.last, head, lane);
+    prepare_chunk<is_first_layer>(arguments, channels, own, walk.begin, count, lane);
+    arrive(full_barrier(stage));
+    const Gates gates = load_gates(arguments, channel, walk.begin, count);
+    meet(done_barrier(stage));
+    finish_chunk(arguments, own, gates, channel, walk.begin, count, lane);
+    __syncwarp();
   }
-  store_state(arguments, segment.state, head, column, lane, state);
 }
 
 int stages_of(const Device &device) {
@@ -641,15 +667,15 @@ bool chunked_fits(const Device &device) { return device.major >= 8 && stages_of(
 
 cudaError_t chunked(cudaStream_t stream, const Device &device, const Arguments &arguments, int32_t segments_count,
                     int32_t longest) {
+  const int32_t heads = segments_count * arguments.heads;
   // Snapshots make more chunks than this; then the stages serve more often.
   const int stages = std::min(stages_of(device), (longest + chunk_rows - 1) / chunk_rows);
   const int shared_bytes = stages * static_cast<int>(sizeof(Stage));
   const auto kernel = arguments.is_first_layer ? chunk_rows_of_heads<true> : chunk_rows_of_heads<false>;
   const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
   if (error != cudaSuccess) return error;
-  const auto blocks = static_cast<unsigned>(segments_count * arguments.heads);
   const auto threads = static_cast<unsigned>(32 * (state_warps + stages));
-  kernel<<<blocks, threads, static_cast<size_t>(shared_bytes), stream>>>(arguments, stages);
+  kernel<<<static_cast<unsigned>(heads), threads, static_cast<size_t>(shared_bytes), stream>>>(arguments, stages);
   return cudaGetLastError();
 }
 

@@ -27,7 +27,10 @@ bool chunked_fits(const Device &device);
 cudaError_t chunked(cudaStream_t stream, const Device &device, const Arguments &arguments, int32_t segments_count,
                     int32_t longest);
 
-inline constexpr float norm_floor = 1e-12f, group_norm_epsilon = 64e-5f;
+inline constexpr float group_norm_epsilon = 64e-5f;
+
+// 1 / max(||kk||, 1e-12)
+__device__ inline float inverse_root(float squares) { return rsqrtf(fmaxf(squares, 1e-24f)); }
 
 // log2 w = decay_scale * sig(w0 + ..)
 inline constexpr float decay_scale = static_cast<float>(-0.60653065971263342 * 1.4426950408889634);

@@ -28,8 +28,10 @@ StateBlock::StateBlock(std::shared_ptr<MemoryAccount> account, MemoryKind kind, 
   try {
     data_ = memory_.allocate();
     if (is_zero) memory_.zero(data_);
-    std::lock_guard lock(memory_.mutex_);
-    place_ = memory_.blocks_.insert(memory_.blocks_.end(), this);
+    if (memory_.parking_limit_ > 0) {
+      std::lock_guard lock(memory_.mutex_);
+      place_ = memory_.blocks_.insert(memory_.blocks_.end(), this);
+    }
   } catch (...) {
     if (data_) memory_.release(data_);
     account_->release(kind_, memory_.bytes());
@@ -38,12 +40,12 @@ StateBlock::StateBlock(std::shared_ptr<MemoryAccount> account, MemoryKind kind, 
 }
 
 StateBlock::~StateBlock() {
-  {
+  if (memory_.parking_limit_ > 0) {
     std::lock_guard lock(memory_.mutex_);
     memory_.blocks_.erase(place_);
-    if (parked_) memory_.parked_count_--;
   }
   if (parked_) {
+    memory_.parked_count_--;
     memory_.release_parked(parked_);
     return;
   }
@@ -73,6 +75,7 @@ void *StateBlock::resident() {
 }
 
 void StateBlock::touch() noexcept {
+  if (memory_.parking_limit_ == 0) return;
   std::lock_guard lock(memory_.mutex_);
   memory_.blocks_.splice(memory_.blocks_.end(), memory_.blocks_, place_);
 }

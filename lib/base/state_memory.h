@@ -33,7 +33,7 @@ class StateMemory : public Reclaimer {
   virtual void *unpark(void *parked) = 0;
   virtual void release_parked(void *parked) noexcept = 0;
 
-  // Bytes of states that may be parked when memory runs out, least recently used first. 0: none.
+  // Bytes of states that may be parked when memory runs out, least recently used first. 0: none. Before the first state.
   void set_parking_limit(uint64_t bytes) { parking_limit_ = bytes; }
   uint64_t parked_bytes() const { return parked_count_ * bytes(); }
   bool give_up_one() noexcept override;
@@ -43,7 +43,7 @@ class StateMemory : public Reclaimer {
   uint64_t parking_limit_ = 0;
   std::mutex mutex_;  // of the list; held while a block of it is parked, so that it does not go away. Who holds a
                       // block's mutex may wait for this one, never the other way round
-  std::list<StateBlock *> blocks_;  // least recently used first
+  std::list<StateBlock *> blocks_;  // least recently used first; empty where none is parked by itself
   std::atomic<uint64_t> parked_count_{0};
 };
 

@@ -16,7 +16,7 @@
 namespace libwkv {
 namespace {
 
-constexpr int default_chunk_tokens = 512, default_device_chunk_tokens = 2048;
+constexpr int default_chunk_tokens = 512, default_device_chunk_tokens = 4096;
 
 template <size_t size>
 void write_text(char (&field)[size], const std::string &text) {

@@ -120,7 +120,8 @@ void Model::step(std::span<StepItem> items, const StepWatch &watch) {
 
   // Rows of all items are cut into chunks: an item may span chunks, and a chunk many items.
   const auto chooses = [&](const StepItem &item) { return chooses_on_device(*item.sampler); };
-  size_t rows_total = 0, logits_total = 0, samplers = 0, unseen = 0;  // unseen: scores that only a sampler sees
+  size_t rows_total = 0, logits_total = 0, samplers = 0, samplers_on_host = 0;
+  size_t unseen = 0;  // scores that only a sampler sees
   size_t items_total = 0, snapshots_total = 0;
   for (const StepItem &item : items) {
     if (item.tokens.empty()) continue;
@@ -129,7 +130,9 @@ void Model::step(std::span<StepItem> items, const StepWatch &watch) {
     const bool has_place = item.logits || item.device_logits;
     if (has_place || item.sampler) logits_total += has_place && item.wants_all_logits ? item.tokens.size() : 1;
     samplers += item.sampler != nullptr;
-    unseen += item.sampler && !item.logits && !chooses(item);
+    const bool chooses_on_host = item.sampler && !chooses(item);
+    samplers_on_host += chooses_on_host;
+    unseen += chooses_on_host && !item.logits;
   }
   if (rows_total == 0) return;
   const size_t chunk_rows =
@@ -237,9 +240,12 @@ void Model::step(std::span<StepItem> items, const StepWatch &watch) {
         one.item->status = WKV_OUT_OF_MEMORY;
       }
     };
-    executor_->parallel(
-        choosing.size() - chosen,
-        [](void *context, size_t index) { (*static_cast<decltype(choose) *>(context))(index); }, &choose);
+    if (samplers_on_host > 0)
+      executor_->parallel(
+          choosing.size() - chosen,
+          [](void *context, size_t index) { (*static_cast<decltype(choose) *>(context))(index); }, &choose);
+    else
+      for (size_t index = 0; index < choosing.size() - chosen; index++) choose(index);
   }
 
   for (size_t i = 0; i < items.size(); i++) {

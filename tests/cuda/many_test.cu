@@ -370,10 +370,10 @@ void check(const Case &c) {
   Plans plans(device);
   cudaStream_t stream;
   ASSERT_CUDA(cudaStreamCreate(&stream));
-  const size_t bytes = many_workspace_bytes(device, model->shape, c.format, is.batch.rows, is.batch.logits_count);
+  const size_t bytes = many_workspace_bytes(device, model->shape, model->weights, is.batch.rows, is.batch.logits_count);
   Memory workspace(bytes);
-  ASSERT_CUDA(many_forward(plans.plans, stream, device, model->shape, is.states, model->weights, is.batch, workspace.at,
-                           nullptr, &stopped));
+  ASSERT_CUDA(many_forward(plans.plans, stream, device, model->shape, is.states, model->weights, is.batch, nullptr,
+                           workspace.at, nullptr, &stopped));
   ASSERT_CUDA(cudaStreamSynchronize(stream));
   std::vector<unsigned char> behind(256);
   ASSERT_CUDA(cudaMemcpy(behind.data(), workspace.at + bytes, 256, cudaMemcpyDeviceToHost));
@@ -400,7 +400,7 @@ void check(const Case &c) {
     cudaGraphExec_t exec;
     ASSERT_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
     ASSERT_CUDA(many_forward(plans.plans, stream, device, model->shape, again.states, model->weights, again.batch,
-                             workspace.at, nullptr, &stopped));
+                             nullptr, workspace.at, nullptr, &stopped));
     ASSERT_CUDA(cudaStreamEndCapture(stream, &graph));
     ASSERT_CUDA(cudaGraphInstantiate(&exec, graph, 0));
     ASSERT_CUDA(cudaGraphLaunch(exec, stream));
@@ -475,7 +475,7 @@ TEST(Many, StopsWhenAsked) {
   const auto model = make_model(3, 128, 320, usual, Format::f16);
   const Device device = this_device();
   Trial run(*model, false, decode(20), 1);
-  Memory workspace(many_workspace_bytes(device, model->shape, Format::f16, 20, 20));
+  Memory workspace(many_workspace_bytes(device, model->shape, model->weights, 20, 20));
   Plans plans(device);
   bool stopped = false;
   int64_t asked = 0;
@@ -484,7 +484,7 @@ TEST(Many, StopsWhenAsked) {
                          return layers_done == 2;
                        },
                        &asked};
-  ASSERT_CUDA(many_forward(plans.plans, nullptr, device, model->shape, run.states, model->weights, run.batch,
+  ASSERT_CUDA(many_forward(plans.plans, nullptr, device, model->shape, run.states, model->weights, run.batch, nullptr,
                            workspace.at, &hook, &stopped));
   ASSERT_CUDA(cudaDeviceSynchronize());
   EXPECT_TRUE(stopped);

@@ -366,7 +366,7 @@ TEST(TimeMix, OtherHeadSizes) {
 }
 
 TEST(TimeMix, ChunkedLengths) {
-  for (const int length : {12, 15, 16, 17, 31, 32, 33, 63, 64, 65, 112, 113, 1000})
+  for (const int length : {12, 15, 16, 17, 31, 32, 33, 63, 64, 65, 112, 113, 240, 1000})
     run({2, 64, {{length}}}, chunked_bounds);
   run({1, 64, {{4096}}}, chunked_bounds);
 }
@@ -380,6 +380,10 @@ TEST(TimeMix, ChunkedRagged) {
   run(c, {5e-4, 4e-5});
   c.is_half_state = true;
   run(c, {5e-4, 5e-4});
+}
+
+TEST(TimeMix, ChunkedHeads) {
+  for (const int heads : {1, 16, 32, 40, 64}) run({heads, 64, {{700, false, {13, 399, 400}}}}, chunked_bounds);
 }
 
 TEST(TimeMix, ChunkedAdversarial) {

