@@ -4,7 +4,8 @@
 // itself.) Not here, and why:
 //   wkv_model_load_memory: the bytes would have to outlive every object made from the model
 //   wkv_cache_repeat:      wkv_cache_select with each index several times
-//   wkv_cache_get_tensor, wkv_model_get_stream: addresses on a GPU, for programs that call CUDA themselves
+//   wkv_cache_get_tensor, wkv_model_get_stream: addresses on a GPU, for programs that call CUDA themselves. Python gives
+//                          states out over DLPack, which owns what it points to (python/typemaps/dlpack.i)
 //   wkv_prefix_storage:    calls back into the language; a directory does not
 %define %wkv_handle(tag)
 %nodefaultctor tag;

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Caches: forks, marks, files, pickles, pictures, prefix stores."""
 import copy
-import os
 import pathlib
 import pickle
 import subprocess
@@ -13,23 +12,11 @@ import support
 import wkv
 
 
-class State(unittest.TestCase):
-    def setUp(self):
-        self.model = support.story_model()
-        self.cache = self.model.cache()
-        self.cache.step(self.model.tokenizer.encode('There was a king who had three'))
-        self.next = support.numbers(self.cache.copy().step([500]))
-
-    def check(self, cache):
-        self.assertEqual(support.numbers(cache.step([500])), self.next)
-
-    def test_copies_go_their_own_ways(self):
-        for fork in (self.cache.copy(), copy.copy(self.cache), copy.deepcopy(self.cache)):
-            self.cache.copy().step([1, 2, 3])
+class State(support.Begun):
+    def test_the_copy_module_makes_forks(self):
+        for fork in (copy.copy(self.cache), copy.deepcopy(self.cache)):
+            self.assertEqual(fork.position, self.cache.position)
             self.check(fork)
-        target = self.model.cache()
-        target.assign(self.cache)
-        self.check(target)
 
     def test_select_and_reorder(self):
         empty = self.model.cache()
@@ -82,47 +69,6 @@ class State(unittest.TestCase):
         self.assertEqual(self.cache.last_tokens, info.last_tokens)
         self.assertEqual(self.cache.nbytes, self.model.info.state_bytes)
         self.assertIsNone(self.cache.check())
-
-    def test_save_and_load(self):
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / 'разговор 会話 🦢.wkv'
-            self.cache.save(path)
-            self.check(self.model.load_cache(path))
-            self.check(wkv.Cache.load(self.model, os.fsencode(path)))
-            header = wkv.read_header(path)
-            self.assertEqual((header.position, header.fingerprint), (self.cache.position, self.model.info.fingerprint))
-            self.cache.save(str(path), state_type='f16')
-            self.assertLess(path.stat().st_size, 0.6 * header.bytes)
-            path.write_bytes(path.read_bytes()[:-5])
-            with self.assertRaises(wkv.FormatError):
-                self.model.load_cache(path)
-            with self.assertRaises(FileNotFoundError):
-                self.cache.save(pathlib.Path(folder) / 'no folder' / 'x.wkv')
-            with self.assertRaises(FileNotFoundError):
-                self.model.load_cache(pathlib.Path(folder) / 'none.wkv')
-
-    def test_bytes(self):
-        data = self.cache.to_bytes()
-        self.assertIsInstance(data, bytes)
-        self.assertEqual(wkv.read_header(data).bytes, len(data))
-        for form in (data, bytearray(data), memoryview(data)):
-            self.check(self.model.cache_from_bytes(form))
-        damaged = bytearray(data)
-        damaged[len(data) // 2] ^= 1
-        with self.assertRaises(wkv.FormatError):
-            self.model.cache_from_bytes(damaged)
-        with self.assertRaises(ValueError):
-            self.model.cache_from_bytes(b'')
-        for wrong in ('text', 3, [1, 2]):
-            with self.assertRaises(TypeError):
-                self.model.cache_from_bytes(wrong)
-
-    def test_state_of_another_model_is_refused(self):
-        other = support.golden_model()
-        with self.assertRaises(wkv.MismatchError):
-            other.cache_from_bytes(self.cache.to_bytes())
-        with self.assertRaises(wkv.MismatchError):
-            self.cache.assign(other.cache())
 
     def test_pickle(self):
         for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):

@@ -73,7 +73,8 @@ class Examples(unittest.TestCase):
 
     def test_every_example_is_tested(self):
         names = {path.stem for path in EXAMPLES.glob('*.py')}
-        self.assertEqual(names, {name[5:] for name in dir(self) if name.startswith('test_')} - {'every_example_is_tested'})
+        tested = {name[5:] for name in dir(self) if name.startswith('test_')} - {'every_example_is_tested'}
+        self.assertEqual(names, tested | {'hf_generate', 'ray_batch'})  # other files run these
 
     def test_generate(self):
         text = self.run_example('generate.py', 'There was a king')

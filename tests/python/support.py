@@ -17,6 +17,10 @@ STORY_MODEL = ROOT / 'examples/models/tales-8m.gguf'
 SHARED = pathlib.Path(os.environ.get('WKV_SHARED_DIR', ROOT.parent / 'shared'))
 GOLDEN = [path for path in (SHARED / 'golden', ROOT / 'tests/data') if (path / 'rnd_a/golden').is_dir()]
 
+# a small vocabulary with tokens that are parts of a character
+VOCABULARY = (b"1 'a' 1\n2 'b' 1\n3 'ab' 2\n4 '\xf0\x9f\xa6\xa2' 4\n5 b'\\xf0' 1\n6 b'\\x9f\\xa6' 2\n7 b'\\xa2' 1\n"
+              b"8 b'\\x00' 1\n9 '\xd0\xb6' 2\n")
+
 _models = {}
 
 
@@ -58,6 +62,20 @@ def allowed_error(name, golden, model='rnd_a'):
 def numbers(floats):
     """Logits as a list, whether numpy is there or not."""
     return memoryview(floats).cast('B').cast('f').tolist()
+
+
+class Begun(unittest.TestCase):
+    """For tests of a cache that has read something, and what it would say next."""
+
+    def setUp(self):
+        self.model = story_model()
+        self.cache = self.model.cache()
+        self.cache.step(self.model.tokenizer.encode('There was a king who had three'))
+        self.next = numbers(self.cache.copy().step([500]))
+
+    def check(self, cache):
+        """Whether another cache goes on as this one would."""
+        self.assertEqual(numbers(cache.step([500])), self.next)
 
 
 @contextlib.contextmanager

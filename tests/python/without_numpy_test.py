@@ -10,7 +10,9 @@ sys.modules['numpy'] = None  # type: ignore[assignment]
 import support  # noqa: E402
 import wkv  # noqa: E402
 from cache_test import Store, State  # noqa: E402,F401
-from step_test import Batch, Buffers, Golden  # noqa: E402,F401
+from conformance_test import Batch, BufferOrder, BufferSize, BufferType, GoldenLogits, ReadOnlyBuffer  # noqa: E402,F401
+from step_test import Buffers, Drafts  # noqa: E402,F401
+from tensor_test import Tensors  # noqa: E402,F401
 
 
 class WithoutNumpy(unittest.TestCase):

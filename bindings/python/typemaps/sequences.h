@@ -134,6 +134,17 @@ class Items {
   }
   wkv_step_item *data() { return items_.data(); }
   size_t size() const { return items_.size(); }
+  // (index, status) of those that the library found at fault
+  PyObject *faults() const {
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list && i < items_.size(); i++) {
+      if (items_[i].status == WKV_OK) continue;
+      PyObject *fault = Py_BuildValue("ni", static_cast<Py_ssize_t>(i), static_cast<int>(items_[i].status));
+      if (!fault || PyList_Append(list, fault) != 0) Py_CLEAR(list);
+      Py_XDECREF(fault);
+    }
+    return list;
+  }
   PyObject *next_tokens() const {
     PyObject *list = PyList_New(static_cast<Py_ssize_t>(items_.size()));
     for (size_t i = 0; list && i < items_.size(); i++) {

@@ -5,6 +5,17 @@
   $1 = items.data();
   $2 = items.size();
 }
+// A failed batch says which items were at fault. The items are the second argument of both calls, and SWIG numbers the
+// variables of arguments.
+%typemap(out, noblock=1) wkv_status wkv_model::step, wkv_status wkv_model::step_watched {
+  if ($1 < 0) {
+    PyObject *faults = items2.faults();
+    if (faults) wkv_python::raise_status($1, wkv_failure.message, faults);
+    Py_XDECREF(faults);
+    SWIG_fail;
+  }
+  $result = SWIG_Py_Void();
+}
 // The chosen tokens, None for items without a sampler.
 %typemap(argout) (wkv_step_item *items, size_t items_count) {
   $result = SWIG_AppendOutput($result, items$argnum.next_tokens());

@@ -14,11 +14,11 @@
   }
   $result = SWIG_Py_Void();
 }
-// WKV_END is news, not a failure: False.
+// WKV_END is news, not a failure: None. Else what the piece, the call's second argument, says: one call a token.
 %typemap(out, noblock=1) wkv_status next {
   if ($1 < 0) {
     wkv_python::raise_status($1, wkv_failure.message);
     SWIG_fail;
   }
-  $result = PyBool_FromLong($1 == WKV_OK);
+  $result = $1 == WKV_OK ? wkv_python::contents(*arg2) : SWIG_Py_Void();
 }

@@ -5,6 +5,8 @@
 #include "buffers.h"
 #include "progress.h"
 #include "sequences.h"
+#include "pieces.h"
+#include "dlpack.h"
 %}
 
 // The interpreter's lock is given up around these calls alone.
@@ -22,3 +24,4 @@
 %include "strings.i"
 %include "sequences.i"
 %include "progress.i"
+%include "dlpack.i"

@@ -25,6 +25,7 @@ from .model import Model
 from .prefix_store import PrefixStore
 from .sampler import Sampler
 from .session import Session
+from .tensor import StateTensor
 from .tokenizer import Decoder, Tokenizer
 
 __version__ = version()
@@ -33,6 +34,7 @@ __all__ = [
     "BlobInfo", "BusyError", "Cache", "CacheInfo", "CancelledError", "ClosedError", "Decoder", "DeviceError",
     "DeviceInfo", "Error", "FormatError", "Generation", "InitialState", "InitialStateInfo", "InternalError",
     "InvalidError", "MemoryInfo", "MemoryPlan", "MismatchError", "Model", "ModelInfo", "NotFoundError",
-    "OutOfMemoryError", "Piece", "PrefixStore", "PrefixStoreInfo", "Sampler", "Session", "StorageError", "Tokenizer",
-    "TokenizerInfo", "UnsupportedError", "abi_version", "convert", "devices", "plan_memory", "read_header", "version",
+    "OutOfMemoryError", "Piece", "PrefixStore", "PrefixStoreInfo", "Sampler", "Session", "StateTensor", "StorageError",
+    "Tokenizer", "TokenizerInfo", "UnsupportedError", "abi_version", "convert", "devices", "plan_memory", "read_header",
+    "version",
 ]

@@ -9,9 +9,10 @@ from . import native
 from ._base import (UINT64, Floats, Handle, Progress, Tokens, blob, described, floats, handle_of, info, integers,
                     readable, type_number, watcher, wrap)
 from ._header import BlobInfo, CacheInfo, InitialStateInfo
-from .errors import Error
+from .errors import BusyError, Error
 from .library import Path
 from .model import Model, find_model
+from .tensor import StateTensor
 
 PARTS: Dict[Union[str, int], int] = {"att_shift": 0, "ffn_shift": 1, "wkv": 2, 0: 0, 1: 1, 2: 2}
 LAYOUTS: Dict[Union[str, int], int] = {"official": 0, "fla": 1, "rwkv.cpp": 2, "llama.cpp": 3, 0: 0, 1: 1, 2: 2, 3: 3}
@@ -159,7 +160,10 @@ class Cache(Handle):
 
     @described("wkv_cache_park")
     def park(self) -> None:
-        self._use().park()
+        with self.model._exporting:
+            if self.model._exported:
+                raise BusyError("another library uses state tensors of this model, and parking would move them")
+            self._use().park()
 
     # --- going back
 
@@ -221,6 +225,14 @@ class Cache(Handle):
             out = floats(*self._shape(number), is_filled=True)
         self._use().read_state(layer, number, out)
         return out
+
+    def state_tensor(self, layer: int, part: Union[str, int] = "wkv") -> StateTensor:
+        """A part of a layer's state, as it is now, for numpy.from_dlpack, torch.from_dlpack and their kin.
+
+        Shapes as of read_state. The values stay what they are when the cache goes on or is closed.
+        """
+        number = _choose(PARTS, part, "part")
+        return StateTensor(self.model, self._use(), layer, number, self._shape(number))
 
     @described("wkv_cache_write_state")
     def write_state(self, layer: int, part: Union[str, int], values: Floats) -> None:

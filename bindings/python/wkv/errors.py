@@ -2,13 +2,15 @@
 """What the library's statuses are in Python: one exception, with subtypes that are also Python's own."""
 from __future__ import annotations
 
-from typing import Dict, Type
+from typing import Dict, Iterable, Optional, Tuple, Type
 
 
 class Error(Exception):
     """A call failed. Objects are as before it, unless the class says otherwise.
 
     `code` is the number of the status (wkv/status.h), `name` its name such as "WKV_INVALID", `message` the text.
+    `item_errors`: after Model.step, an error for each item that was at fault, by its index; the other items, fed again
+    without these, can go on. The first one's message is the call's.
     """
 
     code = 0
@@ -17,6 +19,7 @@ class Error(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+        self.item_errors: Dict[int, Error] = {}
 
     def __str__(self) -> str:
         return self.message
@@ -88,11 +91,15 @@ _CLASSES: Dict[int, Type[Error]] = {
 }
 
 
-def from_status(code: int, message: str) -> Error:
-    """The exception for a status; called by the native module."""
+def from_status(code: int, message: str, faults: Optional[Iterable[Tuple[int, int]]] = None) -> Error:
+    """The exception for a status; called by the native module. faults: index and status of items of a batch."""
     kind = _CLASSES.get(code)
     if kind is not None:
-        return kind(message)
-    error = Error(message)  # of a later library
-    error.code = code
+        error = kind(message)
+    else:
+        error = Error(message)  # of a later library
+        error.code = code
+    for index, status in faults or ():
+        text = f"item {index}: {_CLASSES[status].name if status in _CLASSES else status}" if error.item_errors else message
+        error.item_errors[index] = from_status(status, text)
     return error

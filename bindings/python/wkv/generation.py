@@ -21,6 +21,7 @@ class Piece(str):
     log_probability and alternatives [(token, log_probability)]: when they were asked for.
     """
 
+    __slots__ = ("token", "reason", "log_probability", "alternatives")
     token: int
     reason: Optional[str]
     log_probability: float
@@ -99,16 +100,18 @@ class Generation(Handle):
 
     @described("wkv_generation_next")
     def __next__(self) -> Piece:
-        handle, raw = self._use(), self._piece
-        if not handle.next(raw):
+        handle = self._handle
+        if handle is None:
+            handle = self._use()
+        contents = handle.next(self._piece)
+        if contents is None:
             raise StopIteration
-        piece = Piece(raw.get_text())
-        piece.token = raw.token
-        piece.reason = REASONS.get(raw.reason, "unknown") if raw.reason else None
-        piece.log_probability = raw.log_probability
-        count = raw.alternatives_count
-        piece.alternatives = tuple((one.token, one.log_probability)
-                                   for one in map(raw.get_alternative, range(count))) if count else ()
+        text, token, reason, log_probability, alternatives = contents
+        piece = Piece(text)
+        piece.token = token
+        piece.reason = REASONS.get(reason, "unknown") if reason else None
+        piece.log_probability = log_probability
+        piece.alternatives = alternatives
         return piece
 
     def text(self) -> str:

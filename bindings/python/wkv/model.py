@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Iterator, List, Optional, Sequence, Tuple, Union
 
 from . import native
-from ._base import Floats, Handle, Progress, Tokens, described, floats, handle_of, info, loading_bar, readable, watcher
+from ._base import Handle, Progress, Tokens, described, floats, handle_of, info, loading_bar, readable, watcher
 from ._header import MemoryInfo, ModelInfo
 from .library import Path, model_options
 
@@ -50,6 +51,7 @@ class Model(Handle):
         finally:
             if finish:
                 finish()
+        self._parks = parking_limit_bytes > 0
         self._prepare(str(path) if not isinstance(path, bytes) else path.decode(errors="replace"))
 
     def _prepare(self, path: str) -> None:
@@ -58,6 +60,9 @@ class Model(Handle):
         self.info = info(raw, ModelInfo)
         self.path = path
         self._tokenizer: Optional[Tokenizer] = None
+        # native caches whose states other libraries see on a GPU: these must not be parked meanwhile
+        self._exported: "weakref.WeakSet[Any]" = weakref.WeakSet()
+        self._exporting = threading.Lock()
         _live.add(self)
 
     info: ModelInfo
@@ -103,7 +108,8 @@ class Model(Handle):
         """Feed several caches at once: items are pairs (cache, tokens).
 
         Gives a row of logits for each item, float32 [items, vocab_size]; with all_logits a list of [tokens, vocab_size];
-        with samplers, one for each item, the list of chosen tokens instead; with logits=False nothing.
+        with samplers, one for each item, the list of chosen tokens instead; with logits=False nothing. A failure changes
+        no cache, and its `item_errors` say which items were at fault and why.
         """
         from .cache import Cache
         from .sampler import Sampler
