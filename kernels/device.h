@@ -153,6 +153,15 @@ struct DeviceBatch {
   void *user;
 };
 
+// One token of one sequence, and the choice of the next, begun before the host knows the token.
+struct DeviceAheadStep {
+  const void *from;              // state
+  void *state;                   // apart from `from`
+  const DeviceSampler *sampler;  // without counts, and the same biases as in the steps ahead, at most most_ahead_biases
+  const int32_t *token;          // NULL: what the step started before chose
+};
+inline constexpr size_t most_ahead_biases = 4096, most_steps_ahead = 2;
+
 enum class DeviceOutcome : int32_t { done, cancelled, failed };
 
 struct DeviceModel;  // the backend's own
@@ -211,9 +220,16 @@ struct DeviceTable {
   bool (*reserve)(DeviceModel *model, int64_t rows, int64_t logits_rows, DeviceFailure *failure);
   // One chunk of a step, from tokens to scores. After `reserve` it fails only with the device. One call at a time.
   DeviceOutcome (*run)(DeviceModel *model, const DeviceBatch *batch, DeviceFailure *failure);
+
+  // Begins a step and returns, with room for one row reserved. One with a token drops the steps that are on their way;
+  // one without comes behind them, of which there are fewer than most_steps_ahead. Other work of the model may come
+  // between.
+  bool (*start_ahead)(DeviceModel *model, const DeviceAheadStep *step, DeviceFailure *failure);
+  // Waits for the first that is on its way: what it chose, -1 when no token was left.
+  bool (*finish_ahead)(DeviceModel *model, int32_t *token, DeviceFailure *failure);
 };
 
-inline constexpr uint32_t device_table_version = 1;
+inline constexpr uint32_t device_table_version = 2;
 inline constexpr char device_symbol[] = "wkv_device_table";
 using DeviceTableFunction = const DeviceTable *(*)();
 

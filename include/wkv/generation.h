@@ -24,6 +24,10 @@
  *
  *  While text is held back, a generation keeps states for the way back: one to four, however long the stop strings are.
  *
+ *  On a GPU the next tokens are computed while the caller looks at the last one, unless the sampler has penalties or
+ *  probabilities are wanted: a generation then holds up to two states more. What it computed is dropped when the cache
+ * or the sampler is used otherwise between two calls, and when it ends.
+ *
  *  A generation is saved with session.h, in the middle of a stop string or a character too. Its prefix store and its
  *  progress function are not: what goes on after a load has none. */
 #ifndef WKV_GENERATION_H

@@ -416,11 +416,26 @@ DeviceOutcome run(DeviceModel *model, const DeviceBatch *batch, DeviceFailure *f
   });
 }
 
+bool start_ahead(DeviceModel *model, const DeviceAheadStep *step, DeviceFailure *failure) {
+  return guarded(failure, false, [&] {
+    const OnDevice on(model->options.index);
+    return model->runner.start_ahead(*step, failure);
+  });
+}
+
+bool finish_ahead(DeviceModel *model, int32_t *token, DeviceFailure *failure) {
+  return guarded(failure, false, [&] {
+    const OnDevice on(model->options.index);
+    return model->runner.finish_ahead(token, failure);
+  });
+}
+
 constexpr DeviceTable table{
     sizeof(DeviceTable), device_table_version, "cuda",      count_devices, describe,   part_bytes, copies_bytes,
     state_bytes,         workspace_bytes,      chunk_rows,  create,        destroy,    load,       finish_load,
     name_kernels,        state_allocate,       state_free,  state_zero,    state_copy, state_read, state_write,
-    state_park,          state_unpark,         parked_free, state_place,   queue,      reserve,    run};
+    state_park,          state_unpark,         parked_free, state_place,   queue,      reserve,    run,
+    start_ahead,         finish_ahead};
 
 }  // namespace
 }  // namespace libwkv::kernels

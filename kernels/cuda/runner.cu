@@ -98,6 +98,7 @@ bool Runner::begin(const RunnerModel &model, kernels::DeviceFailure *failure) {
   has_stream_ = fits_stream(model);
   has_many_ = fits_many(model);
   graphs_.reserve(most_graphs);
+  if (!begin_ahead(failure)) return false;
   if (!check(cudaStreamCreateWithFlags(&capture_, cudaStreamNonBlocking), "a stream", failure)) return false;
   if (has_many_ && !check(many_create(model.device, &plans_), "cuBLASLt", failure)) return false;
   if (!has_stream_) return true;
@@ -107,13 +108,26 @@ bool Runner::begin(const RunnerModel &model, kernels::DeviceFailure *failure) {
 }
 
 Runner::~Runner() {
+  if (model_.stream) (void)cudaStreamSynchronize(model_.stream);
   free_workspace();
+  for (int i = 0; i < Ahead::places; i++)
+    for (cudaEvent_t event : {ahead_.is_sent[i], ahead_.is_stepped[i], ahead_.is_back[i]})
+      if (event) (void)cudaEventDestroy(event);
+  for (cudaStream_t stream : {ahead_.sending, ahead_.receiving})
+    if (stream) (void)cudaStreamDestroy(stream);
+  (void)cudaFreeHost(ahead_.host);
+  (void)cudaFree(ahead_.device);
   many_destroy(plans_);
   (void)cudaFree(copies_);
   if (capture_) (void)cudaStreamDestroy(capture_);
 }
 
 void Runner::drop_graphs() {
+  if (ahead_.started > ahead_.finished) (void)cudaStreamSynchronize(model_.stream);
+  for (cudaGraphExec_t &exec : ahead_.graphs) {
+    if (exec) (void)cudaGraphExecDestroy(exec);
+    exec = nullptr;
+  }
   for (const Graph &graph : graphs_) (void)cudaGraphExecDestroy(graph.exec);
   graphs_.clear();
   last_kind_ = {};
@@ -168,7 +182,7 @@ size_t Runner::batch_bytes(const Kind &kind) {
   return places(kind.rows(), kind.segments(), kind.snapshots(), kind.logits, kind.samples).bytes;
 }
 
-Runner::Kind Runner::write_batch(const kernels::DeviceBatch &batch) {
+Runner::Kind Runner::write_batch(const kernels::DeviceBatch &batch, char *to) const {
   Kind kind{};
   kind.logits = static_cast<int32_t>(batch.logits_count);
   const auto rows = static_cast<int32_t>(batch.rows);
@@ -207,10 +221,10 @@ Runner::Kind Runner::write_batch(const kernels::DeviceBatch &batch) {
   });
   for (size_t i = 0; i < batch.logits_count; i++) kind.samples += batch.logits[i].sampler != nullptr;
   const BatchPlaces p = places(kind.rows(), kind.segments(), kind.snapshots(), kind.logits, kind.samples);
-  std::memcpy(batch_host_ + p.tokens, batch.tokens, static_cast<size_t>(batch.rows) * sizeof(int32_t));
-  auto *row_segment = reinterpret_cast<int32_t *>(batch_host_ + p.row_segment);
-  auto *segments = reinterpret_cast<Segment *>(batch_host_ + p.segments);
-  auto *snapshots = reinterpret_cast<Snapshot *>(batch_host_ + p.snapshots);
+  std::memcpy(to + p.tokens, batch.tokens, static_cast<size_t>(batch.rows) * sizeof(int32_t));
+  auto *row_segment = reinterpret_cast<int32_t *>(to + p.row_segment);
+  auto *segments = reinterpret_cast<Segment *>(to + p.segments);
+  auto *snapshots = reinterpret_cast<Snapshot *>(to + p.snapshots);
   // Rows, segments and snapshots count from the begin of their half.
   int32_t segments_count = 0, next = 0;
   for_pieces([&](const Part &part, int32_t first_row, const Piece &piece) {
@@ -229,8 +243,8 @@ Runner::Kind Runner::write_batch(const kernels::DeviceBatch &batch) {
       snapshots[next++] = {static_cast<int32_t>(piece.snapshots[i].row) - first_row,
                            static_cast<char *>(piece.snapshots[i].state)};
   });
-  auto *logits_rows = reinterpret_cast<int32_t *>(batch_host_ + p.logits_rows);
-  auto *samples = reinterpret_cast<SampleRow *>(batch_host_ + p.samples);
+  auto *logits_rows = reinterpret_cast<int32_t *>(to + p.logits_rows);
+  auto *samples = reinterpret_cast<SampleRow *>(to + p.samples);
   int32_t counts = 0, biases = 0;
   for (size_t i = 0; i < batch.logits_count; i++) {
     logits_rows[i] = static_cast<int32_t>(batch.logits[i].row);
@@ -298,18 +312,18 @@ cudaError_t Runner::send_lists(const kernels::DeviceBatch &batch) {
 }
 
 // The whole, or, but for its tokens and scores, its first half.
-Batch Runner::device_batch(const Kind &kind) const {
+Batch Runner::device_batch(const Kind &kind, const char *memory) const {
   const BatchPlaces p = places(kind.rows(), kind.segments(), kind.snapshots(), kind.logits, kind.samples);
   return {kind.rows(),
           kind.first.segments,
           kind.first.snapshots,
           kind.logits,
           kind.first.longest,
-          reinterpret_cast<const int32_t *>(memory_ + p.tokens),
-          reinterpret_cast<const int32_t *>(memory_ + p.row_segment),
-          reinterpret_cast<const Segment *>(memory_ + p.segments),
-          reinterpret_cast<const Snapshot *>(memory_ + p.snapshots),
-          reinterpret_cast<const int32_t *>(memory_ + p.logits_rows),
+          reinterpret_cast<const int32_t *>(memory + p.tokens),
+          reinterpret_cast<const int32_t *>(memory + p.row_segment),
+          reinterpret_cast<const Segment *>(memory + p.segments),
+          reinterpret_cast<const Snapshot *>(memory + p.snapshots),
+          reinterpret_cast<const int32_t *>(memory + p.logits_rows),
           scores_};
 }
 
@@ -341,29 +355,31 @@ bool Runner::asks_on_the_way(const Kind &kind) const {
   return way == Way::plain || way == Way::many;
 }
 
+// From tokens to scores.
+cudaError_t Runner::enqueue_way(cudaStream_t stream, const Kind &kind, const Batch &batch, const LayerHook *hook,
+                                bool *stopped) {
+  const RunnerModel &m = model_;
+  switch (way_of(kind)) {
+    case Way::plain:
+      return plain_forward(stream, m.shape, m.states, m.weights, batch, work_, hook, stopped);
+    case Way::few:
+      return few_forward(stream, m.device, m.shape, m.states, m.weights, batch, few_work_);
+    case Way::stream:
+      return stream_forward(stream, m.device, m.shape, m.states, m.weights, copies_, batch, stream_work_);
+    case Way::many:
+      break;
+  }
+  const Halves both = halves(kind, batch);
+  return many_forward(plans_, stream, m.device, m.shape, m.states, m.weights, batch,
+                      kind.second.rows > 0 ? &both : nullptr, work_, hook, stopped);
+}
+
 // Everything of a chunk that happens on the device, up to chosen tokens and the first scores in pinned memory.
 cudaError_t Runner::enqueue(cudaStream_t stream, const Kind &kind, const LayerHook *hook, bool *stopped) {
   cudaError_t error = cudaMemcpyAsync(memory_, batch_host_, batch_bytes(kind), cudaMemcpyHostToDevice, stream);
   if (error != cudaSuccess) return error;
   const RunnerModel &m = model_;
-  const Batch batch = device_batch(kind);
-  switch (way_of(kind)) {
-    case Way::plain:
-      error = plain_forward(stream, m.shape, m.states, m.weights, batch, work_, hook, stopped);
-      break;
-    case Way::few:
-      error = few_forward(stream, m.device, m.shape, m.states, m.weights, batch, few_work_);
-      break;
-    case Way::stream:
-      error = stream_forward(stream, m.device, m.shape, m.states, m.weights, copies_, batch, stream_work_);
-      break;
-    case Way::many: {
-      const Halves both = halves(kind, batch);
-      error = many_forward(plans_, stream, m.device, m.shape, m.states, m.weights, batch,
-                           kind.second.rows > 0 ? &both : nullptr, work_, hook, stopped);
-      break;
-    }
-  }
+  error = enqueue_way(stream, kind, device_batch(kind, memory_), hook, stopped);
   if (error != cudaSuccess || *stopped) return error;
   if (kind.samples > 0) {
     const BatchPlaces p = places(kind.rows(), kind.segments(), kind.snapshots(), kind.logits, kind.samples);
@@ -450,7 +466,7 @@ cudaError_t Runner::deliver(const kernels::DeviceBatch &batch) {
 }
 
 DeviceOutcome Runner::run(const kernels::DeviceBatch &batch, kernels::DeviceFailure *failure) {
-  const Kind kind = write_batch(batch);
+  const Kind kind = write_batch(batch, batch_host_);
   bool stopped = false;
   if (!check(send_lists(batch), "a step", failure)) return DeviceOutcome::failed;
   cudaError_t error;
@@ -486,6 +502,117 @@ DeviceOutcome Runner::run(const kernels::DeviceBatch &batch, kernels::DeviceFail
     return DeviceOutcome::cancelled;
   }
   return check(deliver(batch), "a step", failure) ? DeviceOutcome::done : DeviceOutcome::failed;
+}
+
+// ---- steps ahead
+
+namespace {
+
+// Of a step ahead: one row, one sampler.
+kernels::DeviceBatch batch_ahead(const kernels::DeviceAheadStep &step, const int32_t *token,
+                                 kernels::DeviceSegment *segment, kernels::DeviceLogits *logits) {
+  *segment = {step.from, step.state, 0, 1, nullptr, 0};
+  *logits = {0, nullptr, nullptr, step.sampler, nullptr};
+  return {token, 1, segment, 1, logits, 1, nullptr, nullptr};
+}
+
+}  // namespace
+
+bool Runner::begin_ahead(kernels::DeviceFailure *failure) {
+  Ahead &a = ahead_;
+  a.batch_bytes = aligned(places(1, 1, 0, 1, 1).bytes);
+  // On both sides: a batch for each place, the token each place reads, the one it chose, biases.
+  a.tokens_at = Ahead::places * a.batch_bytes;
+  a.lists_at = a.tokens_at + aligned(2 * Ahead::places * sizeof(int32_t));
+  a.bytes = a.lists_at + kernels::most_ahead_biases * (sizeof(int32_t) + sizeof(float));
+  bool is_good = check(cudaMallocHost(&a.host, a.bytes), "pinned memory", failure) &&
+                 check(cudaMalloc(&a.device, a.bytes), "steps ahead", failure) &&
+                 check(cudaStreamCreateWithFlags(&a.sending, cudaStreamNonBlocking), "a stream", failure) &&
+                 check(cudaStreamCreateWithFlags(&a.receiving, cudaStreamNonBlocking), "a stream", failure);
+  for (int i = 0; i < Ahead::places; i++)
+    for (cudaEvent_t *event : {&a.is_sent[i], &a.is_stepped[i], &a.is_back[i]})
+      is_good = is_good && check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "an event", failure);
+  return is_good;
+}
+
+// The step of a place reads its token in the place's input, which the step before wrote.
+cudaError_t Runner::enqueue_ahead(cudaStream_t stream, const Kind &kind, int place) {
+  const Ahead &a = ahead_;
+  char *memory = a.device + static_cast<size_t>(place) * a.batch_bytes;
+  auto *tokens = reinterpret_cast<int32_t *>(a.device + a.tokens_at);
+  Batch batch = device_batch(kind, memory);
+  batch.tokens = tokens + place;
+  bool stopped = false;
+  const cudaError_t error = enqueue_way(stream, kind, batch, nullptr, &stopped);
+  if (error != cudaSuccess) return error;
+  const auto *biased = reinterpret_cast<const int32_t *>(a.device + a.lists_at);
+  const SampleLists lists{nullptr, nullptr, biased,
+                          reinterpret_cast<const float *>(biased + kernels::most_ahead_biases)};
+  const size_t samples = places(1, 1, 0, 1, 1).samples;
+  return sample(stream, model_.device, scores_, model_.shape.vocab_size,
+                reinterpret_cast<const SampleRow *>(memory + samples), 1, lists, tokens + Ahead::places + place,
+                sample_work_, tokens + (place + 1) % Ahead::places);
+}
+
+cudaError_t Runner::launch_ahead(const kernels::DeviceAheadStep &step) {
+  Ahead &a = ahead_;
+  const int place = static_cast<int>(a.started % Ahead::places);
+  const size_t at = static_cast<size_t>(place) * a.batch_bytes;
+  kernels::DeviceSegment segment;
+  kernels::DeviceLogits logits;
+  const int32_t no_token = 0;
+  const Kind kind = write_batch(batch_ahead(step, step.token ? step.token : &no_token, &segment, &logits), a.host + at);
+  cudaError_t error = cudaMemcpyAsync(a.device + at, a.host + at, a.batch_bytes, cudaMemcpyHostToDevice, a.sending);
+  if (error == cudaSuccess && step.token) {
+    // Biases stay for the steps behind this one.
+    const size_t count = step.sampler->biases_count;
+    auto *token = reinterpret_cast<int32_t *>(a.host + a.tokens_at) + place;
+    auto *biased = reinterpret_cast<int32_t *>(a.host + a.lists_at);
+    *token = *step.token;
+    std::copy_n(step.sampler->bias_tokens, count, biased);
+    std::copy_n(step.sampler->biases, count, reinterpret_cast<float *>(biased + kernels::most_ahead_biases));
+    error = cudaMemcpyAsync(a.device + a.tokens_at + static_cast<size_t>(place) * sizeof(int32_t), token,
+                            sizeof(int32_t), cudaMemcpyHostToDevice, a.sending);
+    if (error == cudaSuccess && count > 0)
+      error = cudaMemcpyAsync(a.device + a.lists_at, biased, a.bytes - a.lists_at, cudaMemcpyHostToDevice, a.sending);
+  }
+  if (error == cudaSuccess) error = cudaEventRecord(a.is_sent[place], a.sending);
+  if (error == cudaSuccess) error = cudaStreamWaitEvent(model_.stream, a.is_sent[place], 0);
+  if (error == cudaSuccess && !a.graphs[place]) {
+    error = cudaStreamBeginCapture(capture_, cudaStreamCaptureModeThreadLocal);
+    if (error != cudaSuccess) return error;
+    error = enqueue_ahead(capture_, kind, place);
+    cudaGraph_t graph = nullptr;
+    const cudaError_t ended = cudaStreamEndCapture(capture_, &graph);
+    if (error == cudaSuccess) error = ended;
+    if (error == cudaSuccess) error = cudaGraphInstantiate(&a.graphs[place], graph, 0);
+    if (graph) (void)cudaGraphDestroy(graph);
+  }
+  if (error == cudaSuccess) error = cudaGraphLaunch(a.graphs[place], model_.stream);
+  if (error == cudaSuccess) error = cudaEventRecord(a.is_stepped[place], model_.stream);
+  if (error == cudaSuccess) error = cudaStreamWaitEvent(a.receiving, a.is_stepped[place], 0);
+  const size_t chosen_at = a.tokens_at + static_cast<size_t>(Ahead::places + place) * sizeof(int32_t);
+  if (error == cudaSuccess)
+    error =
+        cudaMemcpyAsync(a.host + chosen_at, a.device + chosen_at, sizeof(int32_t), cudaMemcpyDeviceToHost, a.receiving);
+  return error == cudaSuccess ? cudaEventRecord(a.is_back[place], a.receiving) : error;
+}
+
+bool Runner::start_ahead(const kernels::DeviceAheadStep &step, kernels::DeviceFailure *failure) {
+  int32_t unwanted;
+  while (step.token && ahead_.finished < ahead_.started)
+    if (!finish_ahead(&unwanted, failure)) return false;
+  const cudaError_t error = launch_ahead(step);
+  if (error == cudaSuccess) ahead_.started++;
+  return check(error, "a step ahead", failure);
+}
+
+bool Runner::finish_ahead(int32_t *token, kernels::DeviceFailure *failure) {
+  const auto place = static_cast<size_t>(ahead_.finished % Ahead::places);
+  ahead_.finished++;
+  if (!check(cudaEventSynchronize(ahead_.is_back[place]), "a step ahead", failure)) return false;
+  *token = reinterpret_cast<const int32_t *>(ahead_.host + ahead_.tokens_at)[Ahead::places + place];
+  return true;
 }
 
 }  // namespace libwkv::cuda

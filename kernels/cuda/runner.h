@@ -44,6 +44,8 @@ class Runner {
   bool begin(const RunnerModel &model, kernels::DeviceFailure *failure);
   bool reserve(int64_t rows, int64_t logits_rows, kernels::DeviceFailure *failure);
   kernels::DeviceOutcome run(const kernels::DeviceBatch &batch, kernels::DeviceFailure *failure);
+  bool start_ahead(const kernels::DeviceAheadStep &step, kernels::DeviceFailure *failure);
+  bool finish_ahead(int32_t *token, kernels::DeviceFailure *failure);
 
  private:
   // What decides the work of a batch but for the numbers in it: batches with the same one share a graph.
@@ -65,10 +67,26 @@ class Runner {
     cudaGraphExec_t exec;
     uint64_t used;  // when it was last launched
   };
+  // Steps that are on their way, in two places by turns. What one needs is sent on a stream of its own while the one
+  // ahead runs, and what it chose comes back on another, so that the model's stream goes from step to step.
+  struct Ahead {
+    static constexpr int places = static_cast<int>(kernels::most_steps_ahead);
+    char *host = nullptr, *device = nullptr;  // one piece each, of `bytes`
+    size_t batch_bytes = 0, tokens_at = 0, lists_at = 0, bytes = 0;
+    cudaStream_t sending = nullptr, receiving = nullptr;
+    cudaEvent_t is_sent[places] = {}, is_stepped[places] = {}, is_back[places] = {};
+    cudaGraphExec_t graphs[places] = {};
+    uint64_t started = 0, finished = 0;
+  };
   static size_t batch_bytes(const Kind &kind);
-  Kind write_batch(const kernels::DeviceBatch &batch);
+  Kind write_batch(const kernels::DeviceBatch &batch, char *to) const;
+  bool begin_ahead(kernels::DeviceFailure *failure);
+  cudaError_t enqueue_way(cudaStream_t stream, const Kind &kind, const Batch &batch, const LayerHook *hook,
+                          bool *stopped);
+  cudaError_t enqueue_ahead(cudaStream_t stream, const Kind &kind, int place);
+  cudaError_t launch_ahead(const kernels::DeviceAheadStep &step);
   cudaError_t send_lists(const kernels::DeviceBatch &batch);
-  Batch device_batch(const Kind &kind) const;
+  Batch device_batch(const Kind &kind, const char *memory) const;
   Halves halves(const Kind &kind, const Batch &batch) const;
   Way way_of(const Kind &kind) const;
   bool asks_on_the_way(const Kind &kind) const;
@@ -100,6 +118,7 @@ class Runner {
   std::vector<Graph> graphs_;
   Kind last_kind_{};
   uint64_t launches_ = 0;
+  Ahead ahead_;
 };
 
 }  // namespace libwkv::cuda

@@ -826,7 +826,7 @@ __host__ __device__ constexpr int64_t copy_stride(int64_t vocab) { return (vocab
 template <int threads, int bins, bool is_clustered>
 __global__ void __launch_bounds__(threads, threads == 256 && bins == 16 ? 3 : 1)
     choose(const float *logits, int64_t vocab, const SampleRow *rows, SampleLists lists, int32_t *tokens,
-           float *copies) {
+           int32_t *inputs, float *copies) {
   extern __shared__ __align__(16) char bytes[];
   auto &memory = *reinterpret_cast<Memory<threads, bins> *>(bytes);
   constexpr int blocks = Race<threads, bins, is_clustered>::blocks;
@@ -871,12 +871,15 @@ __global__ void __launch_bounds__(threads, threads == 256 && bins == 16 ? 3 : 1)
     token = -1;
   else if (!is_greedy)
     token = race.run(extremes, ids);
-  if (block == 0 && thread == 0) tokens[index] = token;
+  if (block == 0 && thread == 0) {
+    tokens[index] = token;
+    if (inputs != nullptr) inputs[index] = max(token, 0);
+  }
   if (!is_greedy) race.meet();  // others may be reading this block's list
 }
 
 struct Choice {
-  void (*kernel)(const float *, int64_t, const SampleRow *, SampleLists, int32_t *, float *);
+  void (*kernel)(const float *, int64_t, const SampleRow *, SampleLists, int32_t *, int32_t *, float *);
   int threads, blocks;
   size_t shared_bytes;
 };
@@ -910,7 +913,7 @@ size_t sample_workspace_bytes(const Device &device, int64_t vocab, int64_t rows)
 }
 
 cudaError_t sample(cudaStream_t stream, const Device &device, const float *logits, int64_t vocab, const SampleRow *rows,
-                   int count, SampleLists lists, int32_t *tokens, void *workspace) {
+                   int count, SampleLists lists, int32_t *tokens, void *workspace, int32_t *inputs) {
   if (count <= 0) return cudaSuccess;
   const Choice choice = choice_for(device, vocab, count);
   const cudaError_t error = cudaFuncSetAttribute(choice.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -928,7 +931,7 @@ cudaError_t sample(cudaStream_t stream, const Device &device, const float *logit
   config.stream = stream;
   config.attrs = attributes;
   config.numAttrs = device.major < 9 ? 0 : choice.blocks > 1 ? 2 : 1;
-  return cudaLaunchKernelEx(&config, choice.kernel, logits, vocab, rows, lists, tokens,
+  return cudaLaunchKernelEx(&config, choice.kernel, logits, vocab, rows, lists, tokens, inputs,
                             static_cast<float *>(workspace));
 }
 

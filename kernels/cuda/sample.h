@@ -34,8 +34,9 @@ size_t sample_workspace_bytes(const Device &device, int64_t vocab, int64_t rows)
 
 // tokens[i] is the choice of rows[i], or -1 when no token is left. Only enqueues; reads nothing before the work that
 // was enqueued before is done, whether or not that announces it. logits: [..][vocab], left as they are.
-// workspace: sample_workspace_bytes for `count` rows or more, aligned to 256.
+// workspace: sample_workspace_bytes for `count` rows or more, aligned to 256. inputs: NULL, or the tokens again, 0 for
+// -1.
 cudaError_t sample(cudaStream_t stream, const Device &device, const float *logits, int64_t vocab, const SampleRow *rows,
-                   int count, SampleLists lists, int32_t *tokens, void *workspace);
+                   int count, SampleLists lists, int32_t *tokens, void *workspace, int32_t *inputs = nullptr);
 
 }  // namespace libwkv::cuda

@@ -8,7 +8,7 @@ namespace libwkv {
 
 bool DeviceDraw::can(const Sampler &sampler) { return sampler.options().typical_p >= 1; }
 
-DeviceDraw::DeviceDraw(Sampler &sampler, const SamplerLimits &limits) : random_(sampler.state().random) {
+DeviceDraw::DeviceDraw(Sampler &sampler, const SamplerLimits &limits, const Random &random) : random_(random) {
   sampler.reserve();
   const SamplerOptions &options = sampler.options();
   options_.temperature = options.is_greedy ? 0 : options.temperature;

@@ -15,7 +15,9 @@ class DeviceDraw {
   // Whether a device can choose as this sampler does.
   static bool can(const Sampler &sampler);
   // Reserves in the sampler what its commit needs. The sampler must not change while the draw is used.
-  DeviceDraw(Sampler &sampler, const SamplerLimits &limits);
+  DeviceDraw(Sampler &sampler, const SamplerLimits &limits) : DeviceDraw(sampler, limits, sampler.state().random) {}
+  // The same with random numbers that the sampler will come to.
+  DeviceDraw(Sampler &sampler, const SamplerLimits &limits, const Random &random);
 
   const kernels::DeviceSampler &options() const { return options_; }
   const Random &random() const { return random_; }  // after the draw

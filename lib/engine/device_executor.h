@@ -57,6 +57,12 @@ class DeviceExecutor final : public Executor {
   bool is_on_device() const override { return true; }
   StateTensor state_tensor(const StateHold &hold, int64_t layer, wkv_state_part part) override;
   void *queue() override { return table_.queue(handle_->model()); }
+  bool start_ahead(const kernels::DeviceAheadStep &step) noexcept override {
+    return table_.start_ahead(handle_->model(), &step, &failure_);
+  }
+  bool finish_ahead(int32_t *token) noexcept override {
+    return table_.finish_ahead(handle_->model(), token, &failure_);
+  }
   void lock() override { mutex_.lock(); }
   void unlock() override { mutex_.unlock(); }
   void parallel(size_t count, void (*body)(void *context, size_t index), void *context) noexcept override;

@@ -82,6 +82,10 @@ class Executor {
   // asked of those on a device.
   virtual StateTensor state_tensor(const StateHold &, int64_t, wkv_state_part) { return {}; }
   virtual void *queue() { return nullptr; }
+  // Steps of a device that are begun before their token is known on the host, as kernels::DeviceTable says. False: the
+  // device failed, and nothing is on its way.
+  virtual bool start_ahead(const kernels::DeviceAheadStep &) noexcept { return false; }
+  virtual bool finish_ahead(int32_t *) noexcept { return false; }
   // Held from reserve to the last run of a step: steps of one model take turns.
   virtual void lock() = 0;
   virtual void unlock() = 0;

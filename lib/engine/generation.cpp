@@ -200,6 +200,11 @@ SamplerLimits Generation::limits() const {
 Sampler::Choice Generation::feed_and_choose() {
   const SamplerLimits limits = this->limits();
   Sampler::Choice choice{-1, sampler_->state().random};
+  const bool goes_on = generated_ + 1 < max_tokens_;
+  if (ahead_.feed_and_choose(*model_, *cache_, *sampler_, limits, pending_, goes_on, &choice)) {
+    pending_ = -1;
+    return choice;
+  }
   int32_t unused = -1;
   StepItem item;
   item.cache = cache_.get();
@@ -395,6 +400,7 @@ bool Generation::next(wkv_generation_piece &piece) {
     text_ = std::move(turn.text);
     unread_ = std::move(turn.unread);
     reason_ = turn.reason;
+    if (reason_ != WKV_REASON_NONE) ahead_.drop();
     if (store_) {
       chosen_.push_back(token);
       if (reason_ != WKV_REASON_NONE) put_into_store(chosen_.size() - turn.unread_tokens);

@@ -13,6 +13,7 @@
 #include <wkv/generation.h>
 
 #include "base/busy.h"
+#include "engine/run_ahead.h"
 #include "engine/stop_trail.h"
 #include "text/decoder.h"
 #include "text/sampler.h"
@@ -111,6 +112,7 @@ class Generation {
   int32_t pending_ = -1;         // the chosen token that the cache has not read
   std::vector<float> logits_;
   bool has_logits_ = false;  // logits_ are those after everything chosen so far
+  RunAhead ahead_;
 
   Utf8Stream utf8_;
   StopMatcher::State held_;

@@ -19,6 +19,9 @@
 
 namespace libwkv {
 
+namespace kernels {
+struct DeviceAheadStep;
+}
 class Executor;
 struct StateTensor;
 struct SamplerChoice;
@@ -103,6 +106,12 @@ class Model {
   // thread.
   void step(std::span<StepItem> items, const StepWatch &watch = {});
 
+  // Steps that are begun before the host knows their token, in chains (RunAhead). A step with a token begins a chain, and
+  // ends the one that was; one without goes on with its chain. The number of the chain; 0: it could not be started.
+  uint64_t start_ahead(const kernels::DeviceAheadStep &step, uint64_t chain);
+  // False: the chain has ended, or the device failed. Waits.
+  bool finish_ahead(uint64_t chain, int32_t *token);
+
  private:
   Model() = default;
   std::vector<std::shared_ptr<const Mapping>> files_;
@@ -112,6 +121,7 @@ class Model {
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::vector<int32_t> ids_without_bytes_;  // of tokenizer_: samplers of a step never choose them
   std::unique_ptr<Executor> executor_;
+  uint64_t chains_ = 0, chain_ = 0;  // begun so far, and going on (0: none); under the executor's lock
 };
 
 }  // namespace libwkv

@@ -75,10 +75,14 @@ CacheStep::CacheStep(Cache &cache, std::span<const int32_t> tokens, bool is_fina
   from_ = StatePin(now.state ? now.state : state_);
 }
 
+void CacheStep::commit(Cache &cache, std::span<const int32_t> tokens, StateHold state) noexcept {
+  cache.now_.state = std::move(state);
+  cache.now_.position += tokens.size();
+  cache.now_.last_tokens.push(tokens);
+}
+
 void CacheStep::commit() noexcept {
-  cache_.now_.state = std::move(state_);
-  cache_.now_.position += tokens_.size();
-  cache_.now_.last_tokens.push(tokens_);
+  commit(cache_, tokens_, std::move(state_));
   if (!checkpoints_) return;
   if (keeps_last_) checkpoints_->back().moment.state = cache_.now_.state.as(Holder::checkpoint);
   cache_.checkpoints_ = std::move(checkpoints_);

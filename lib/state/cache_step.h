@@ -33,6 +33,10 @@ class CacheStep {
 
   void commit() noexcept;
 
+  // The commit of a step that was made without one of these, into a state that nobody else writes to. The cache keeps
+  // no checkpoints by itself, and none to verify.
+  static void commit(Cache &cache, std::span<const int32_t> tokens, StateHold state) noexcept;
+
  private:
   Cache &cache_;
   std::span<const int32_t> tokens_;

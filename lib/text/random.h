@@ -11,6 +11,7 @@ namespace libwkv {
 
 struct Random {
   std::array<uint64_t, 4> state;
+  bool operator==(const Random &) const = default;
 
   explicit Random(uint64_t seed) {
     for (uint64_t &word : state) {

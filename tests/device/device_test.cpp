@@ -240,12 +240,10 @@ TEST_F(OnDevice, forks_and_rollbacks_stay_on_the_device) {
 }
 
 // Tokens chosen on the device are those that the host's sampler chooses from the same scores.
-TEST_F(OnDevice, tokens_are_chosen_as_on_the_host) {
-  Pair pair(usual_shape, WKV_TYPE_F16);
-  Failure failure;
+std::vector<wkv_sampler_options> kinds_of_samplers() {
+  static const wkv_token_bias biases[] = {{3, 2.5f}, {17, -1.0f}, {40, 4.0f}};
+  static const int32_t banned[] = {1, 2, 500};
   std::vector<wkv_sampler_options> kinds(7);
-  const wkv_token_bias biases[] = {{3, 2.5f}, {17, -1.0f}, {40, 4.0f}};
-  const int32_t banned[] = {1, 2, 500};
   for (wkv_sampler_options &kind : kinds) {
     kind.struct_size = sizeof kind;
     kind.seed = 11;
@@ -265,6 +263,13 @@ TEST_F(OnDevice, tokens_are_chosen_as_on_the_host) {
   kinds[5].banned_tokens = banned;
   kinds[5].banned_tokens_count = 3;
   kinds[6].typical_p = 0.6f;  // chosen on the host in either case
+  return kinds;
+}
+
+TEST_F(OnDevice, tokens_are_chosen_as_on_the_host) {
+  Pair pair(usual_shape, WKV_TYPE_F16);
+  Failure failure;
+  const std::vector<wkv_sampler_options> kinds = kinds_of_samplers();
   std::vector<Sampler> on_device(kinds.size()), on_host(kinds.size());
   for (size_t i = 0; i < kinds.size(); i++) {
     ASSERT_EQ(wkv_sampler_create(&kinds[i], on_device[i].out(), nullptr), WKV_OK);
@@ -287,6 +292,46 @@ TEST_F(OnDevice, tokens_are_chosen_as_on_the_host) {
       ASSERT_EQ(wkv_sampler_sample(on_host[i], logits[i].data(), logits[i].size(), &expected, nullptr), WKV_OK);
       EXPECT_EQ(next[i], expected) << "kind " << i << ", round " << round;
       tokens[i] = next[i];
+    }
+  }
+}
+
+// With steps begun ahead where that can be done, and without, since probabilities want the scores: the same tokens and
+// states to the bit, whatever else the model does meanwhile.
+TEST_F(OnDevice, generations_run_ahead_to_the_same_tokens) {
+  constexpr Shape wide_shape{2, 2304, 64, 4608, 1003, 64, 32, 32, 96};  // wider than what is streamed
+  for (const Shape &shape : {usual_shape, odd_shape, wide_shape}) {
+    Pair pair(shape, WKV_TYPE_F16);
+    Cache other = create_cache(pair.gpu);
+    const std::vector<int32_t> prompt = random_tokens(9, pair.gpu_info.vocab_size, 4);
+    for (const wkv_sampler_options &kind : kinds_of_samplers()) {
+      Snapshot states[2];
+      std::vector<int32_t> tokens[2];
+      for (int with_scores = 0; with_scores < 2; with_scores++) {
+        Sampler sampler;
+        ASSERT_EQ(wkv_sampler_create(&kind, sampler.out(), nullptr), WKV_OK);
+        Cache cache = create_cache(pair.gpu);
+        wkv_generation_options options{};
+        options.struct_size = sizeof options;
+        options.prompt_tokens = prompt.data();
+        options.prompt_tokens_count = prompt.size();
+        options.max_tokens = 60;
+        options.keeps_end_token = 1;
+        options.wants_log_probability = with_scores;
+        Generation generation;
+        ASSERT_EQ(wkv_generation_create(cache, sampler, &options, generation.out(), nullptr), WKV_OK);
+        wkv_generation_piece piece{};
+        piece.struct_size = sizeof piece;
+        Failure failure;
+        while (wkv_generation_next(generation, &piece, &failure) == WKV_OK) {
+          tokens[with_scores].push_back(piece.token);
+          if (piece.tokens_generated % 7 == 0) step(pair.gpu_info, pair.gpu, other, {&piece.token, 1});
+        }
+        EXPECT_EQ(tokens[with_scores].size(), 60u) << failure.message;
+        states[with_scores] = snapshot_of(pair.gpu_info, cache);
+      }
+      EXPECT_EQ(tokens[0], tokens[1]) << "width " << shape.width;
+      EXPECT_TRUE(states[0] == states[1]) << "width " << shape.width;
     }
   }
 }

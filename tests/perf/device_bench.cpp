@@ -239,9 +239,12 @@ class Measurement {
     add_bounded("decode, scores to the host", 1 / seconds, first.decode_bytes(1), first.decode_flop());
     compare("decode, scores to the host", "decode" + suffixes_[0]);
     if (options_.generate_tokens <= 0) return;
-    add_bounded("generation, sampled", first.generate(options_.generate_tokens), first.decode_bytes(1),
-                first.decode_flop());
-    compare("generation, sampled", "decode" + suffixes_[0]);
+    for (const char *what : {"generation, greedy", "generation, sampled"}) {
+      const bool is_greedy = std::string(what) == "generation, greedy";
+      add_bounded(what, first.generate(options_.generate_tokens, is_greedy), first.decode_bytes(1),
+                  first.decode_flop());
+      compare(what, "decode" + suffixes_[0]);
+    }
   }
 
   void measure_batch(int rows) {

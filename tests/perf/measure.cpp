@@ -208,13 +208,14 @@ double Subject::packed_seconds(int prompts, int tokens) {
   return now_seconds() - begin;
 }
 
-double Subject::generate(int tokens) {
+double Subject::generate(int tokens, bool is_greedy) {
   constexpr int untimed = 4;
   Checked checked;
   wkv_sampler_options sampling{};
   sampling.struct_size = sizeof sampling;
   sampling.temperature = 0.8f;
   sampling.top_p = 0.9f;
+  sampling.is_greedy = is_greedy;
   sampling.seed = random_;
   wkv_sampler *sampler = nullptr;
   checked(wkv_sampler_create(&sampling, &sampler, &checked.error));

@@ -61,7 +61,7 @@ class Subject {
   double packed_seconds(int prompts, int tokens);
   // Tokens a second through wkv_generation_next, temperature 0.8 and top_p 0.9, after a few that read the prompt and
   // warm up.
-  double generate(int tokens);
+  double generate(int tokens, bool is_greedy);
   // Seconds of a fork and its first step, with all scores.
   double fork_seconds();
   // Seconds of a state into memory of the host, and of a cache made from it.

@@ -36,7 +36,7 @@ Options parse_options(int argc, char **argv) {
       cxxopts::value(options.device));
   add("state-type", "type of the WKV states: F32 F16", cxxopts::value(state_type)->default_value("F32"));
   add("packed", "with a device: many prompts in one step, 64x128: 64 prompts of 128 tokens", cxxopts::value(packed));
-  add("generate", "with a device: tokens to generate a round through wkv_generation_next, with sampling",
+  add("generate", "with a device: tokens to generate a round through wkv_generation_next, greedily and with sampling",
       cxxopts::value(options.generate_tokens));
   add("states", "with a device: fork, save and restore", cxxopts::value(options.states));
   add("loop-seconds", "with a device: how long a figure is measured in each round (default 0.15)",

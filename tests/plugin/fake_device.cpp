@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <vector>
 
 #include "kernels/device.h"
@@ -16,6 +17,8 @@ struct DeviceModel {
   DeviceShape shape;
   int64_t floats;  // of a state
   bool has_workspace = false;
+  std::deque<int32_t> ahead;  // what steps that are on their way have chosen
+  int32_t ahead_token = 0;    // the last one of them
 };
 
 namespace {
@@ -58,7 +61,7 @@ int64_t chunk_rows(const DeviceShape *, const DeviceOptions *, int64_t rows, int
 DeviceModel *create(const DeviceShape *shape, const DeviceOptions *, uint64_t, DeviceFailure *) {
   fake.models++;
   fake.parts = 0;
-  return new DeviceModel{*shape, floats_of(*shape)};
+  return new DeviceModel{*shape, floats_of(*shape), false, {}, 0};
 }
 
 void destroy(DeviceModel *model) {
@@ -185,11 +188,37 @@ DeviceOutcome run(DeviceModel *model, const DeviceBatch *batch, DeviceFailure *f
   return DeviceOutcome::done;
 }
 
+// The work is done at once, and only its outcome comes later.
+bool start_ahead(DeviceModel *model, const DeviceAheadStep *step, DeviceFailure *failure) {
+  if (step->token) model->ahead.clear();
+  const int32_t token = step->token ? *step->token : std::max(model->ahead_token, 0);
+  int32_t chosen = -1;
+  const DeviceSegment segment{step->from, step->state, 0, 1, nullptr, 0};
+  const DeviceLogits logits{0, nullptr, nullptr, step->sampler, &chosen};
+  const DeviceBatch batch{&token, 1, &segment, 1, &logits, 1, nullptr, nullptr};
+  if (run(model, &batch, failure) != DeviceOutcome::done) return false;
+  fake.ahead++;
+  model->ahead_token = chosen;
+  model->ahead.push_back(chosen);
+  return true;
+}
+
+bool finish_ahead(DeviceModel *model, int32_t *token, DeviceFailure *failure) {
+  if (fails(fake.fail_finish)) {
+    model->ahead.clear();
+    return refuse(failure, -10, "the device is gone");
+  }
+  *token = model->ahead.front();
+  model->ahead.pop_front();
+  return true;
+}
+
 constexpr DeviceTable table{
     sizeof(DeviceTable), device_table_version, "fake",      count,       describe,   part_bytes, copies_bytes,
     state_bytes,         workspace_bytes,      chunk_rows,  create,      destroy,    load,       finish_load,
     name_kernels,        state_allocate,       state_free,  state_zero,  state_copy, state_read, state_write,
-    state_park,          state_unpark,         parked_free, state_place, queue,      reserve,    run};
+    state_park,          state_unpark,         parked_free, state_place, queue,      reserve,    run,
+    start_ahead,         finish_ahead};
 
 }  // namespace
 }  // namespace libwkv::kernels

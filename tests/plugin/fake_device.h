@@ -13,9 +13,9 @@ struct FakeDevice {
   // Living ones.
   Count models, states, parked, workspaces;
   Count parts;          // loaded into the newest model
-  Count runs, samples;  // since the beginning
+  Count runs, samples, ahead;  // since the beginning; ahead: runs that were begun before their token was known
   // 0: never; n: the n-th call from now on fails, and only that one.
-  Count fail_state, fail_run, fail_reserve, fail_load, fail_park;
+  Count fail_state, fail_run, fail_reserve, fail_load, fail_park, fail_finish;
   // The next samplers find no token.
   std::atomic<bool> is_out_of_tokens;
 };

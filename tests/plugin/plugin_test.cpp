@@ -394,31 +394,113 @@ TEST_F(Plugins, choose_without_sending_scores) {
   EXPECT_EQ(scores[static_cast<size_t>(best)], 10.0f);
 }
 
-TEST_F(Plugins, generations_bring_tokens_alone) {
-  Cache cache = create_cache(model_);
-  const std::vector<int32_t> prompt = {5, 6, 7};
-  wkv_generation_options options{};
-  options.struct_size = sizeof options;
-  options.prompt_tokens = prompt.data();
-  options.prompt_tokens_count = prompt.size();
-  options.max_tokens = 12;
-  options.keeps_end_token = 1;
-  Generation generation;
-  WKV_ASSERT_STATUS(WKV_OK, wkv_generation_create(cache, nullptr, &options, generation.out(), &failure_), failure_);
-  const int64_t samples = fake().samples;
-  std::vector<int32_t> read = prompt, chosen_tokens;
-  wkv_generation_piece piece{};
-  piece.struct_size = sizeof piece;
-  while (wkv_generation_next(generation, &piece, &failure_) == WKV_OK) chosen_tokens.push_back(piece.token);
-  ASSERT_EQ(chosen_tokens.size(), 12u);
-  EXPECT_EQ(fake().samples, samples + 11);  // the first comes from the prompt's scores
-  for (size_t i = 0; i < chosen_tokens.size(); i++) {
-    const float first = expected(read).parts[WKV_STATE_ATT_SHIFT][0];
-    EXPECT_EQ(chosen_tokens[i], best_of(first, shape.vocab_size)) << i;
-    read.push_back(chosen_tokens[i]);
+// A greedy generation, and what its cache has read when nothing interferes.
+struct Talk {
+  Talk(wkv_model *model, int32_t first, int32_t max_tokens) : cache(create_cache(model)), read{first, 6, 7} {
+    wkv_generation_options options{};
+    options.struct_size = sizeof options;
+    options.prompt_tokens = read.data();
+    options.prompt_tokens_count = read.size();
+    options.max_tokens = max_tokens;
+    options.keeps_end_token = 1;
+    EXPECT_EQ(wkv_generation_create(cache, nullptr, &options, generation.out(), nullptr), WKV_OK);
   }
-  read.pop_back();
-  expect_read(cache, read);
+  wkv_status next(wkv_error *error) {
+    wkv_generation_piece piece{};
+    piece.struct_size = sizeof piece;
+    const wkv_status status = wkv_generation_next(generation, &piece, error);
+    if (status != WKV_OK) return status;
+    if (pending >= 0) read.push_back(pending);
+    pending = piece.token;
+    return status;
+  }
+  Cache cache;
+  Generation generation;
+  std::vector<int32_t> read;
+  int32_t pending = -1;
+};
+
+class Generating : public Plugins {
+ protected:
+  void expect_next(Talk &talk) {
+    WKV_ASSERT_STATUS(WKV_OK, talk.next(&failure_), failure_);
+    expect_read(talk.cache, talk.read);
+    EXPECT_EQ(talk.pending, best_of(expected(talk.read).parts[WKV_STATE_ATT_SHIFT][0], shape.vocab_size));
+  }
+};
+
+TEST_F(Generating, brings_tokens_alone_and_runs_ahead) {
+  Talk talk(model_, 5, 12);
+  const int64_t samples = fake().samples, ahead = fake().ahead;
+  for (int i = 0; i < 12; i++) expect_next(talk);
+  EXPECT_EQ(talk.next(&failure_), WKV_END);
+  // The first comes from the prompt's scores, and none is begun that nobody wants.
+  EXPECT_EQ(fake().samples, samples + 11);
+  EXPECT_EQ(fake().ahead, ahead + 11);
+}
+
+TEST_F(Generating, notices_what_happened_to_the_cache_meanwhile) {
+  Talk talk(model_, 5, 100);
+  for (int i = 0; i < 4; i++) expect_next(talk);
+  feed(talk.cache, {50});
+  talk.read.push_back(50);
+  for (int i = 0; i < 3; i++) expect_next(talk);
+  uint64_t position = 0;
+  ASSERT_EQ(wkv_cache_mark(talk.cache, &position, nullptr), WKV_OK);
+  const std::vector<int32_t> marked = talk.read;
+  for (int i = 0; i < 3; i++) expect_next(talk);
+  ASSERT_EQ(wkv_cache_rollback(talk.cache, position, nullptr), WKV_OK);
+  talk.read = marked;
+  for (int i = 0; i < 3; i++) expect_next(talk);
+  ASSERT_EQ(wkv_cache_park(talk.cache, &failure_), WKV_OK) << failure_.message;
+  for (int i = 0; i < 3; i++) expect_next(talk);
+  Cache copy;
+  ASSERT_EQ(wkv_cache_copy(talk.cache, copy.out(), nullptr), WKV_OK);
+  const std::vector<int32_t> copied = talk.read;
+  expect_next(talk);
+  expect_read(copy, copied);
+  std::vector<float> zeros(static_cast<size_t>(shape.width), 0.0f);
+  ASSERT_EQ(wkv_cache_write_state(talk.cache, 0, WKV_STATE_ATT_SHIFT, zeros.data(), zeros.size(), nullptr), WKV_OK);
+  WKV_ASSERT_STATUS(WKV_OK, talk.next(&failure_), failure_);
+  EXPECT_EQ(talk.pending, best_of(static_cast<float>(talk.read.back() + 1), shape.vocab_size));
+}
+
+TEST_F(Generating, several_on_one_model_do_not_disturb_each_other) {
+  Talk first(model_, 5, 40), second(model_, 30, 40);
+  Cache other = create_cache(model_);
+  for (int i = 0; i < 20; i++) {
+    expect_next(first);
+    expect_next(second);
+    if (i % 5 == 0) expect_next(second);
+    feed(other, {i});
+  }
+}
+
+TEST_F(Generating, goes_on_after_failures) {
+  Talk talk(model_, 5, 100);
+  for (int i = 0; i < 3; i++) expect_next(talk);
+  fake().fail_state = 1;  // no room for a state more
+  expect_next(talk);
+  expect_next(talk);
+  fake().is_out_of_tokens = true;
+  const int32_t pending = talk.pending;
+  while (talk.next(&failure_) == WKV_OK) expect_read(talk.cache, talk.read);  // what was begun before
+  EXPECT_EQ(failure_.status, WKV_INVALID) << failure_.message;
+  EXPECT_GE(pending, 0);
+  expect_read(talk.cache, talk.read);
+  fake().is_out_of_tokens = false;
+  expect_next(talk);
+  fake().fail_finish = 1;  // what was on its way is lost, and the step is done again
+  for (int i = 0; i < 3; i++) expect_next(talk);
+}
+
+TEST_F(Generating, one_that_is_given_up_leaves_nothing) {
+  Talk talk(model_, 5, 100);
+  for (int i = 0; i < 3; i++) expect_next(talk);
+  talk.generation = Generation();
+  feed(talk.cache, {9});
+  talk.read.push_back(9);
+  expect_read(talk.cache, talk.read);
 }
 
 }  // namespace
