@@ -24,7 +24,7 @@ done
 
 install_missing() {
   command -v apt-get >/dev/null || return 0
-  local packages=(g++ cmake ninja-build nlohmann-json3-dev libxxhash-dev libcxxopts-dev libgtest-dev python3 python3-dev swig pkg-config)
+  local packages=(g++ cmake ninja-build nlohmann-json3-dev libxxhash-dev libcxxopts-dev libgtest-dev python3 python3-dev swig pkg-config default-jdk-headless junit5 mono-mcs mono-runtime)
   local missing=() package as_root=()
   for package in "${packages[@]}"; do
     # pkg-config may be pkgconf
