@@ -57,15 +57,14 @@ bool fits_many(const RunnerModel &m) { return !m.options.is_reproducible && many
 
 // Parts of the memory for steps.
 struct WorkPlaces {
-  size_t scores, tokens, sampling, few, stream, shared, bytes;  // batch at 0; shared: plain or many, one at a time
+  size_t scores, sampling, few, stream, shared, bytes;  // batch at 0; shared: plain or many, one at a time
 };
 
 WorkPlaces work_places(const RunnerModel &m, int64_t rows, int64_t logits_rows) {
   WorkPlaces p{};
   const bool has_many = fits_many(m), has_few = fits_few(m);
   p.scores = most_batch_bytes(rows, logits_rows);
-  p.tokens = p.scores + aligned(static_cast<size_t>(logits_rows * m.shape.vocab_size) * sizeof(float));
-  p.sampling = p.tokens + aligned(static_cast<size_t>(logits_rows) * sizeof(int32_t));
+  p.sampling = p.scores + aligned(static_cast<size_t>(logits_rows * m.shape.vocab_size) * sizeof(float));
   p.few = p.sampling + aligned(sample_workspace_bytes(m.device, m.shape.vocab_size, logits_rows));
   p.stream = p.few +
              (has_few ? aligned(few_workspace_bytes(m.shape, static_cast<int>(std::min<int64_t>(rows, few_rows)))) : 0);
@@ -111,10 +110,9 @@ Runner::~Runner() {
   if (model_.stream) (void)cudaStreamSynchronize(model_.stream);
   free_workspace();
   for (int i = 0; i < Ahead::places; i++)
-    for (cudaEvent_t event : {ahead_.is_sent[i], ahead_.is_stepped[i], ahead_.is_back[i]})
+    for (cudaEvent_t event : {ahead_.is_sent[i], ahead_.is_done[i]})
       if (event) (void)cudaEventDestroy(event);
-  for (cudaStream_t stream : {ahead_.sending, ahead_.receiving})
-    if (stream) (void)cudaStreamDestroy(stream);
+  if (ahead_.sending) (void)cudaStreamDestroy(ahead_.sending);
   (void)cudaFreeHost(ahead_.host);
   (void)cudaFree(ahead_.device);
   many_destroy(plans_);
@@ -167,7 +165,6 @@ bool Runner::reserve(int64_t rows, int64_t logits_rows, kernels::DeviceFailure *
     return false;
   }
   scores_ = reinterpret_cast<float *>(memory_ + p.scores);
-  tokens_ = reinterpret_cast<int32_t *>(memory_ + p.tokens);
   sample_work_ = memory_ + p.sampling;
   few_work_ = memory_ + p.few;
   stream_work_ = memory_ + p.stream;
@@ -376,19 +373,16 @@ cudaError_t Runner::enqueue_way(cudaStream_t stream, const Kind &kind, const Bat
 
 // Everything of a chunk that happens on the device, up to chosen tokens and the first scores in pinned memory.
 cudaError_t Runner::enqueue(cudaStream_t stream, const Kind &kind, const LayerHook *hook, bool *stopped) {
+  const RunnerModel &m = model_;
   cudaError_t error = cudaMemcpyAsync(memory_, batch_host_, batch_bytes(kind), cudaMemcpyHostToDevice, stream);
   if (error != cudaSuccess) return error;
-  const RunnerModel &m = model_;
   error = enqueue_way(stream, kind, device_batch(kind, memory_), hook, stopped);
   if (error != cudaSuccess || *stopped) return error;
   if (kind.samples > 0) {
     const BatchPlaces p = places(kind.rows(), kind.segments(), kind.snapshots(), kind.logits, kind.samples);
     error =
         sample(stream, m.device, scores_, m.shape.vocab_size, reinterpret_cast<const SampleRow *>(memory_ + p.samples),
-               kind.samples, lists_, tokens_, sample_work_);
-    if (error == cudaSuccess)
-      error = cudaMemcpyAsync(tokens_host_, tokens_, static_cast<size_t>(kind.samples) * sizeof(int32_t),
-                              cudaMemcpyDeviceToHost, stream);
+               kind.samples, lists_, tokens_host_, sample_work_);
     if (error != cudaSuccess) return error;
   }
   if (!kind.wants_scores) return cudaSuccess;
@@ -521,16 +515,16 @@ kernels::DeviceBatch batch_ahead(const kernels::DeviceAheadStep &step, const int
 bool Runner::begin_ahead(kernels::DeviceFailure *failure) {
   Ahead &a = ahead_;
   a.batch_bytes = aligned(places(1, 1, 0, 1, 1).bytes);
-  // On both sides: a batch for each place, the token each place reads, the one it chose, biases.
+  // A batch for each place, biases, and tokens: on the device what each place reads; pinned what it chose, and the
+  // first.
   a.tokens_at = Ahead::places * a.batch_bytes;
-  a.lists_at = a.tokens_at + aligned(2 * Ahead::places * sizeof(int32_t));
+  a.lists_at = a.tokens_at + aligned((Ahead::places + 1) * sizeof(int32_t));
   a.bytes = a.lists_at + kernels::most_ahead_biases * (sizeof(int32_t) + sizeof(float));
   bool is_good = check(cudaMallocHost(&a.host, a.bytes), "pinned memory", failure) &&
                  check(cudaMalloc(&a.device, a.bytes), "steps ahead", failure) &&
-                 check(cudaStreamCreateWithFlags(&a.sending, cudaStreamNonBlocking), "a stream", failure) &&
-                 check(cudaStreamCreateWithFlags(&a.receiving, cudaStreamNonBlocking), "a stream", failure);
+                 check(cudaStreamCreateWithFlags(&a.sending, cudaStreamNonBlocking), "a stream", failure);
   for (int i = 0; i < Ahead::places; i++)
-    for (cudaEvent_t *event : {&a.is_sent[i], &a.is_stepped[i], &a.is_back[i]})
+    for (cudaEvent_t *event : {&a.is_sent[i], &a.is_done[i]})
       is_good = is_good && check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "an event", failure);
   return is_good;
 }
@@ -538,10 +532,11 @@ bool Runner::begin_ahead(kernels::DeviceFailure *failure) {
 // The step of a place reads its token in the place's input, which the step before wrote.
 cudaError_t Runner::enqueue_ahead(cudaStream_t stream, const Kind &kind, int place) {
   const Ahead &a = ahead_;
-  char *memory = a.device + static_cast<size_t>(place) * a.batch_bytes;
-  auto *tokens = reinterpret_cast<int32_t *>(a.device + a.tokens_at);
+  const char *memory = a.device + static_cast<size_t>(place) * a.batch_bytes;
+  auto *inputs = reinterpret_cast<int32_t *>(a.device + a.tokens_at);
+  auto *chosen = reinterpret_cast<int32_t *>(a.host + a.tokens_at);
   Batch batch = device_batch(kind, memory);
-  batch.tokens = tokens + place;
+  batch.tokens = inputs + place;
   bool stopped = false;
   const cudaError_t error = enqueue_way(stream, kind, batch, nullptr, &stopped);
   if (error != cudaSuccess) return error;
@@ -550,8 +545,8 @@ cudaError_t Runner::enqueue_ahead(cudaStream_t stream, const Kind &kind, int pla
                           reinterpret_cast<const float *>(biased + kernels::most_ahead_biases)};
   const size_t samples = places(1, 1, 0, 1, 1).samples;
   return sample(stream, model_.device, scores_, model_.shape.vocab_size,
-                reinterpret_cast<const SampleRow *>(memory + samples), 1, lists, tokens + Ahead::places + place,
-                sample_work_, tokens + (place + 1) % Ahead::places);
+                reinterpret_cast<const SampleRow *>(memory + samples), 1, lists, chosen + place, sample_work_,
+                inputs + (place + 1) % Ahead::places);
 }
 
 cudaError_t Runner::launch_ahead(const kernels::DeviceAheadStep &step) {
@@ -566,7 +561,7 @@ cudaError_t Runner::launch_ahead(const kernels::DeviceAheadStep &step) {
   if (error == cudaSuccess && step.token) {
     // Biases stay for the steps behind this one.
     const size_t count = step.sampler->biases_count;
-    auto *token = reinterpret_cast<int32_t *>(a.host + a.tokens_at) + place;
+    auto *token = reinterpret_cast<int32_t *>(a.host + a.tokens_at) + Ahead::places;
     auto *biased = reinterpret_cast<int32_t *>(a.host + a.lists_at);
     *token = *step.token;
     std::copy_n(step.sampler->bias_tokens, count, biased);
@@ -589,13 +584,7 @@ cudaError_t Runner::launch_ahead(const kernels::DeviceAheadStep &step) {
     if (graph) (void)cudaGraphDestroy(graph);
   }
   if (error == cudaSuccess) error = cudaGraphLaunch(a.graphs[place], model_.stream);
-  if (error == cudaSuccess) error = cudaEventRecord(a.is_stepped[place], model_.stream);
-  if (error == cudaSuccess) error = cudaStreamWaitEvent(a.receiving, a.is_stepped[place], 0);
-  const size_t chosen_at = a.tokens_at + static_cast<size_t>(Ahead::places + place) * sizeof(int32_t);
-  if (error == cudaSuccess)
-    error =
-        cudaMemcpyAsync(a.host + chosen_at, a.device + chosen_at, sizeof(int32_t), cudaMemcpyDeviceToHost, a.receiving);
-  return error == cudaSuccess ? cudaEventRecord(a.is_back[place], a.receiving) : error;
+  return error == cudaSuccess ? cudaEventRecord(a.is_done[place], model_.stream) : error;
 }
 
 bool Runner::start_ahead(const kernels::DeviceAheadStep &step, kernels::DeviceFailure *failure) {
@@ -610,8 +599,8 @@ bool Runner::start_ahead(const kernels::DeviceAheadStep &step, kernels::DeviceFa
 bool Runner::finish_ahead(int32_t *token, kernels::DeviceFailure *failure) {
   const auto place = static_cast<size_t>(ahead_.finished % Ahead::places);
   ahead_.finished++;
-  if (!check(cudaEventSynchronize(ahead_.is_back[place]), "a step ahead", failure)) return false;
-  *token = reinterpret_cast<const int32_t *>(ahead_.host + ahead_.tokens_at)[Ahead::places + place];
+  if (!check(cudaEventSynchronize(ahead_.is_done[place]), "a step ahead", failure)) return false;
+  *token = reinterpret_cast<const int32_t *>(ahead_.host + ahead_.tokens_at)[place];
   return true;
 }
 

@@ -68,13 +68,13 @@ class Runner {
     uint64_t used;  // when it was last launched
   };
   // Steps that are on their way, in two places by turns. What one needs is sent on a stream of its own while the one
-  // ahead runs, and what it chose comes back on another, so that the model's stream goes from step to step.
+  // ahead runs, so that the model's stream goes from step to step.
   struct Ahead {
     static constexpr int places = static_cast<int>(kernels::most_steps_ahead);
     char *host = nullptr, *device = nullptr;  // one piece each, of `bytes`
     size_t batch_bytes = 0, tokens_at = 0, lists_at = 0, bytes = 0;
-    cudaStream_t sending = nullptr, receiving = nullptr;
-    cudaEvent_t is_sent[places] = {}, is_stepped[places] = {}, is_back[places] = {};
+    cudaStream_t sending = nullptr;
+    cudaEvent_t is_sent[places] = {}, is_done[places] = {};
     cudaGraphExec_t graphs[places] = {};
     uint64_t started = 0, finished = 0;
   };
@@ -105,11 +105,10 @@ class Runner {
   char *batch_host_ = nullptr;  // pinned
   char *memory_ = nullptr;      // on the device: all of the following
   float *scores_ = nullptr;     // [logits_rows][vocab]
-  int32_t *tokens_ = nullptr;   // chosen ones [logits_rows]
   void *sample_work_ = nullptr, *few_work_ = nullptr, *stream_work_ = nullptr, *work_ = nullptr;
   float *scores_host_ = nullptr;  // pinned, of a few rows
   int64_t scores_host_rows_ = 0;
-  int32_t *tokens_host_ = nullptr;  // pinned
+  int32_t *tokens_host_ = nullptr;  // pinned: chosen ones [logits_rows], written by the device
   char *lists_host_ = nullptr, *lists_device_ = nullptr;
   size_t lists_capacity_ = 0;
   SampleLists lists_{};

@@ -387,7 +387,7 @@ __device__ void stream_heads(const Arguments &a, uint32_t to, uint32_t full, uin
   const int block = static_cast<int>(blockIdx.x), lane = static_cast<int>(threadIdx.x % 32);
   const bool has_head = block < plan.heads * plan.parts;
   const int head = block / plan.parts, part = block % plan.parts;
-  const Segment &segment = a.segments[0];
+  const Segment segment = a.segments[0];
 #pragma unroll 1
   for (int l = 0; l < plan.layers; l++) {
     if (has_head && lane == 0) {
