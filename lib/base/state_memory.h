@@ -33,7 +33,8 @@ class StateMemory : public Reclaimer {
   virtual void *unpark(void *parked) = 0;
   virtual void release_parked(void *parked) noexcept = 0;
 
-  // Bytes of states that may be parked when memory runs out, least recently used first. 0: none. Before the first state.
+  // Bytes of states that may be parked when memory runs out, least recently used first. 0: none. Before the first
+  // state.
   void set_parking_limit(uint64_t bytes) { parking_limit_ = bytes; }
   uint64_t parked_bytes() const { return parked_count_ * bytes(); }
   bool give_up_one() noexcept override;

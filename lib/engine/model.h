@@ -106,8 +106,8 @@ class Model {
   // thread.
   void step(std::span<StepItem> items, const StepWatch &watch = {});
 
-  // Steps that are begun before the host knows their token, in chains (RunAhead). A step with a token begins a chain, and
-  // ends the one that was; one without goes on with its chain. The number of the chain; 0: it could not be started.
+  // Steps that are begun before the host knows their token, in chains (RunAhead). A step with a token begins a chain,
+  // and ends the one that was; one without goes on with its chain. The number of the chain; 0: it could not be started.
   uint64_t start_ahead(const kernels::DeviceAheadStep &step, uint64_t chain);
   // False: the chain has ended, or the device failed. Waits.
   bool finish_ahead(uint64_t chain, int32_t *token);

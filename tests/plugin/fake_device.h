@@ -12,7 +12,7 @@ struct FakeDevice {
   using Count = std::atomic<int64_t>;
   // Living ones.
   Count models, states, parked, workspaces;
-  Count parts;          // loaded into the newest model
+  Count parts;                 // loaded into the newest model
   Count runs, samples, ahead;  // since the beginning; ahead: runs that were begun before their token was known
   // 0: never; n: the n-th call from now on fails, and only that one.
   Count fail_state, fail_run, fail_reserve, fail_load, fail_park, fail_finish;

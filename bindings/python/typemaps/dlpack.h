@@ -53,7 +53,8 @@ struct DlpackBox {
     if constexpr (std::is_same_v<Form, DlpackVersioned>) form.flags = flags;  // the old form has none
   }
   void point(void *data, int32_t device_type, int32_t device_index, int32_t type_bits, int32_t dimensions) {
-    form.tensor = {data, device_type, device_index, dimensions, 2, static_cast<uint8_t>(type_bits), 1, shape, strides, 0};
+    form.tensor = {data, device_type, device_index, dimensions, 2, static_cast<uint8_t>(type_bits),
+                   1,    shape,       strides,      0};
   }
 
   // A consumer may let go in any thread. A process that has ended Python keeps the memory.

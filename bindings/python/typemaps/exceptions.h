@@ -32,9 +32,9 @@ inline void raise_status(wkv_status status, const char *message, PyObject *items
   if (!module) return;
   // the message of a system call may hold a file name that is not UTF-8
   PyObject *text = PyUnicode_DecodeUTF8(message, static_cast<Py_ssize_t>(strlen(message)), "backslashreplace");
-  PyObject *error = text ? PyObject_CallMethod(module, "from_status", "iOO", static_cast<int>(status), text,
-                                                 items ? items : Py_None)
-                           : nullptr;
+  PyObject *error =
+      text ? PyObject_CallMethod(module, "from_status", "iOO", static_cast<int>(status), text, items ? items : Py_None)
+           : nullptr;
   if (error) PyErr_SetObject(reinterpret_cast<PyObject *>(Py_TYPE(error)), error);
   Py_XDECREF(error);
   Py_XDECREF(text);
