@@ -4,14 +4,16 @@
 #include <algorithm>
 
 #include "kernels/cuda/few_columns.cuh"
+#include "kernels/cuda/few_live.cuh"
 #include "kernels/cuda/few_norm.cuh"
 #include "kernels/cuda/few_rows.cuh"
 #include "kernels/cuda/few_time_mix.cuh"
+#include "kernels/cuda/few_vector.cuh"
 
-// A layer is seven kernels: norm and mixes; first products; time mix; output; norm and mix; ffn.key; ffn.value. Each is
-// on the device before the one before it has ended (programmatic dependent launch) and fills its ring with weights
-// meanwhile. The residual stream between them is a sum that the next norm makes of x and partial sums, so that products
-// may be split in any way without atomics.
+// A layer of one row is five kernels: norm, mixes and first products; time mix; output; norm, mix and ffn.key;
+// ffn.value. Of more rows, or of other formats than f16 and q8, it is seven: norms are their own. Each is on the device
+// before the one before it has ended (programmatic dependent launch) and fills its ring with weights meanwhile. Without
+// atomics: where blocks share a sum, a cluster joins its parts, or the next norm does.
 
 namespace libwkv::cuda {
 namespace {
@@ -30,8 +32,10 @@ int shared_budget(const Device &device) {
 
 // Memory of a chunk.
 struct Places {
-  float *x[2], *partials, *receptance, *key, *value, *first_value, *hidden;
+  float *x[2], *partials, *receptance, *key, *value, *first_value, *hidden, *h;
   __half *mixed[6], *low[low_ranks], *gated, *hidden_operand;
+  int32_t *counters;
+  int counters_count;
   size_t bytes;
 };
 
@@ -50,13 +54,16 @@ Places places(const DeviceShape &s, int rows, char *memory) {
   Places p{};
   for (float *&x : p.x) x = reinterpret_cast<float *>(take(wide));
   p.partials = reinterpret_cast<float *>(take(wide * most_splits));
-  for (float **one : {&p.receptance, &p.key, &p.value, &p.first_value}) *one = reinterpret_cast<float *>(take(wide));
+  for (float **one : {&p.receptance, &p.key, &p.value, &p.first_value, &p.h})
+    *one = reinterpret_cast<float *>(take(wide));
   for (__half *&mixed : p.mixed) mixed = operand(s.width);
   const int64_t ranks[low_ranks] = {s.rank_w, s.rank_a, s.rank_v, s.rank_g};
   for (int i = 0; i < low_ranks; i++) p.low[i] = operand(ranks[i]);
   p.gated = operand(s.width);
   p.hidden_operand = operand(s.ffn_width);  // or float [rows][ffn]: never more
   p.hidden = reinterpret_cast<float *>(p.hidden_operand);
+  p.counters_count = (static_cast<int>(s.layers) * 3 + 1) * most_products;
+  p.counters = reinterpret_cast<int32_t *>(take(static_cast<size_t>(p.counters_count) * sizeof(int32_t)));
   p.bytes = next;
   return p;
 }
@@ -189,6 +196,74 @@ void launch_columns_in(Launcher &launcher, ColumnProduct &p) {
   launcher.launch(kernel, p.outputs / strip * p.splits, product_threads, p.ring_at + p.slots * p.slot_bytes, 1, p);
 }
 
+template <Format format>
+void launch_live_as(Launcher &launcher, const LiveProduct &p) {
+  launcher.launch(multiply_live<format>, live_blocks, live_threads, LivePlaces(format, p.outputs, p.inputs).bytes, 1,
+                  p);
+}
+void launch_live(Launcher &launcher, const LiveProduct &p, Format format) {
+  format == Format::f16 ? launch_live_as<Format::f16>(launcher, p) : launch_live_as<Format::q8>(launcher, p);
+}
+
+LiveProduct live_product_of(const Matrix &matrix, const float *hidden, float *partials) {
+  LiveProduct product{};
+  product.values = static_cast<const char *>(matrix.values);
+  product.scales = static_cast<const char *>(matrix.scales);
+  product.hidden = hidden;
+  product.partials = partials;
+  product.outputs = static_cast<int32_t>(matrix.outputs);
+  product.inputs = static_cast<int32_t>(matrix.inputs);
+  product.splits = live_splits(product.outputs);
+  return product;
+}
+
+VectorProduct vector_product_of(const Matrix &matrix, void *out) {
+  VectorProduct product{};
+  product.values = static_cast<const char *>(matrix.values);
+  product.scales = static_cast<const char *>(matrix.scales);
+  product.out = out;
+  product.outputs = static_cast<int32_t>(matrix.outputs);
+  product.format = matrix.format;
+  return product;
+}
+
+void launch_vector(Launcher &launcher, VectorProducts &p) {
+  while (vector_f16_pieces * 256 << p.row_warps_bits < p.inputs) p.row_warps_bits++;
+  bool is_q8 = false;
+  for (int i = 0; i < p.count; i++) {
+    VectorProduct &product = p.products[i];
+    const int bytes = vector_row_bytes(product.format, p.inputs) + vector_scales_bytes(product.format, p.inputs);
+    const int rows = vector_tile_rows(product.format, p.row_warps_bits);
+    product.tiles = (product.outputs + rows - 1) / rows;
+    product.blocks = 1;
+    p.slot_bytes = std::max(p.slot_bytes, (rows * bytes + 127) / 128 * 128);
+    if (product.format == Format::q8) is_q8 = true;
+  }
+  p.ring_at = (vector_operand_at + p.inputs * 4 + 127) / 128 * 128;
+  p.slots = std::clamp((shared_budget(launcher.device) - p.ring_at) / p.slot_bytes, 2, most_vector_slots);
+  // Each block works for one product; the next block is for whichever would take longest.
+  const int blocks = std::max<int>(launcher.device.processors, p.count);
+  for (int given = p.count; given < blocks; given++) {
+    VectorProduct *slowest = p.products;
+    for (int i = 1; i < p.count; i++)
+      if (p.products[i].tiles * slowest->blocks > slowest->tiles * p.products[i].blocks) slowest = &p.products[i];
+    slowest->blocks++;
+  }
+  int block = 0, most = 0;  // tiles of a block
+  for (int i = 0; i < p.count; i++) {
+    VectorProduct &product = p.products[i];
+    product.first_block = block;
+    block += product.blocks;
+    // The last eighth is for whoever is early, where there is more than fits the rings.
+    product.dealt = product.tiles - product.tiles / 8;
+    if (product.dealt < product.blocks * p.slots) product.dealt = product.tiles;
+    most = std::max(most, (product.dealt + product.blocks - 1) / product.blocks);
+  }
+  p.slots = std::clamp(p.slots, 2, std::max(most, 2));
+  launcher.launch(is_q8 ? multiply_vector<Format::q8> : multiply_vector<Format::f16>, blocks, vector_threads + 32,
+                  p.ring_at + p.slots * p.slot_bytes, 1, p);
+}
+
 template <class Number>
 void launch_time_mix_with(Launcher &launcher, const TimeMix &p) {
   const int blocks = p.width / half_head, bytes = time_mix_shared_bytes(p.rank, p.rows);
@@ -202,10 +277,18 @@ void launch_time_mix_with(Launcher &launcher, const TimeMix &p) {
   }
 }
 
+void launch_time_mix(Launcher &launcher, const TimeMix &p, bool is_half) {
+  if (is_half)
+    launch_time_mix_with<__half>(launcher, p);
+  else
+    launch_time_mix_with<float>(launcher, p);
+}
+
 bool is_whole(const Matrix &m, bool can_be_columns) {
   const bool is_format = m.format == Format::f16 || m.format == Format::q8 || m.format == Format::q4;
   return is_format && (m.order == Order::rows || (can_be_columns && m.format != Format::q4));
 }
+bool is_vector_format(const Matrix &m) { return m.format == Format::f16 || m.format == Format::q8; }
 bool is_low(const Matrix &m, int64_t rank) {
   return m.format == Format::f16 && m.order == Order::rows && rank > 0 && rank % 32 == 0;
 }
@@ -218,7 +301,7 @@ bool few_fits(const Device &device, const DeviceShape &s, const Weights &weights
   if (device.major < 9 || device.shared_bytes < least_shared_bytes || s.head_size != head_size ||
       s.heads * s.head_size != s.width)
     return false;
-  if (s.width % 256 != 0 || s.width > 8192 || s.ffn_width % 256 != 0) return false;
+  if (s.width % 256 != 0 || s.width > most_vector_width || s.ffn_width % 256 != 0) return false;
   if (time_mix_shared_bytes(ranks, few_rows) > device.shared_bytes) return false;
   if (weights.embedding.format != Format::f32 && weights.embedding.format != Format::f16 &&
       weights.embedding.format != Format::bf16)
@@ -229,8 +312,13 @@ bool few_fits(const Device &device, const DeviceShape &s, const Weights &weights
     if (!is_whole(layer.receptance, false) || !is_whole(layer.key, false) || !is_whole(layer.value, false) ||
         !is_whole(layer.output, false) || !is_whole(layer.ffn_key, false) || !is_whole(layer.ffn_value, true))
       return false;
-    // One launch multiplies with these three.
-    if (layer.key.format != layer.receptance.format || layer.value.format != layer.receptance.format) return false;
+    // One launch multiplies with these three: one format besides f16.
+    Format quantised = Format::f16;
+    for (const Matrix *m : {&layer.receptance, &layer.key, &layer.value}) {
+      if (m->format == Format::f16) continue;
+      if (quantised != Format::f16 && m->format != quantised) return false;
+      quantised = m->format;
+    }
     if (!is_low(layer.w1, s.rank_w) || !is_low(layer.w2, s.rank_w) || !is_low(layer.a1, s.rank_a) ||
         !is_low(layer.a2, s.rank_a) || !is_low(layer.g1, s.rank_g) || !is_low(layer.g2, s.rank_g))
       return false;
@@ -238,6 +326,141 @@ bool few_fits(const Device &device, const DeviceShape &s, const Weights &weights
   }
   return true;
 }
+
+namespace {
+
+TimeMix time_mix_of(const DeviceShape &s, const StateShape &states, const Layer &layer, const Batch &batch,
+                    const Places &at, int64_t l) {
+  TimeMix mix{};
+  mix.batch = batch;
+  mix.receptance = at.receptance;
+  mix.key = at.key;
+  mix.value = l == 0 ? at.first_value : at.value;
+  mix.first_value = l == 0 ? nullptr : at.first_value;
+  const Matrix *second[low_ranks] = {&layer.w2, &layer.a2, &layer.v2, &layer.g2};
+  for (int i = 0; i < low_ranks; i++) {
+    if (l == 0 && i == low_value) continue;
+    mix.low[i] = at.low[i];
+    mix.second[i] = static_cast<const __half *>(second[i]->values);
+    mix.rank[i] = static_cast<int32_t>(second[i]->inputs);
+  }
+  mix.w0 = layer.w0;
+  mix.a0 = layer.a0;
+  mix.v0 = layer.v0;
+  mix.k_k = layer.k_k;
+  mix.k_a = layer.k_a;
+  mix.r_k = layer.r_k;
+  mix.ln_x_weight = layer.ln_x_weight;
+  mix.ln_x_bias = layer.ln_x_bias;
+  mix.out = at.gated;
+  mix.wkv_at = states.wkv(l);
+  mix.width = static_cast<int32_t>(s.width);
+  mix.rows = batch.rows;
+  mix.padded = padded_rows(batch.rows);
+  return mix;
+}
+
+// Of a model that few_fits: whether one row goes the way of five kernels a layer.
+bool has_vector_way(const Device &device, const DeviceShape &s, const Weights &weights) {
+  if (!is_vector_format(weights.head)) return false;
+  for (int64_t l = 0; l < s.layers; l++) {
+    const Layer &layer = weights.layers[l];
+    for (const Matrix *m : {&layer.receptance, &layer.key, &layer.value, &layer.output, &layer.ffn_key})
+      if (!is_vector_format(*m)) return false;
+    if (layer.ffn_value.order != Order::columns || s.ffn_width > most_live_inputs) return false;
+    const int width = static_cast<int>(s.width), ffn_width = static_cast<int>(s.ffn_width);
+    if (LivePlaces(layer.ffn_value.format, width, ffn_width).bytes > device.shared_bytes) return false;
+  }
+  return true;
+}
+
+// Everything behind the embedding, for one row.
+void vector_forward(Launcher &launcher, const DeviceShape &s, const StateShape &states, const Weights &weights,
+                    const Batch &batch, const Places &at) {
+  int32_t *counter = at.counters;
+  VectorProducts vectors{};
+  const auto begin = [&](const float *x) {
+    vectors = {};
+    vectors.inputs = static_cast<int32_t>(s.width);
+    vectors.x = x;
+    vectors.taken = counter;
+    counter += most_products;
+  };
+  const auto normalise = [&](const float *weight, const float *bias) {
+    vectors.weight = weight;
+    vectors.bias = bias;
+  };
+  const auto shift = [&](size_t shift_at) {
+    vectors.segment = batch.segments;
+    vectors.shift_at = shift_at;
+    vectors.h = at.h;
+  };
+  const auto product = [&](const Matrix &matrix, void *out, const float *mix) -> VectorProduct & {
+    VectorProduct &added = vectors.products[vectors.count++];
+    added = vector_product_of(matrix, out);
+    added.mix = mix;
+    return added;
+  };
+  // The residual stream is x[0] before the first layer, x[1] and the parts of ffn.value's product before the others.
+  const auto begin_with_partials = [&] {
+    begin(at.x[1]);
+    vectors.partials = at.partials;
+    vectors.partials_count = live_splits(static_cast<int>(s.width));
+  };
+  for (int64_t l = 0; l < s.layers; l++) {
+    const Layer &layer = weights.layers[l];
+    if (l == 0) {
+      begin(at.x[0]);
+    } else {
+      begin_with_partials();
+      vectors.x_out = at.x[0];
+    }
+    normalise(layer.ln1_weight, layer.ln1_bias);
+    shift(states.att_shift(l));
+    const Matrix *first[low_ranks] = {&layer.w1, &layer.a1, &layer.v1, &layer.g1};
+    const float *mixes[low_ranks] = {layer.x_w, layer.x_a, layer.x_v, layer.x_g};
+    for (int i = 0; i < low_ranks; i++) {
+      if (l == 0 && i == low_value) continue;
+      VectorProduct &low = product(*first[i], at.low[i], mixes[i]);
+      low.is_operand = true;
+      if (i == low_decay) low.activation = Activation::tanh;
+      if (i == low_gate) low.activation = Activation::sigmoid;
+    }
+    product(layer.receptance, at.receptance, layer.x_r);
+    product(layer.key, at.key, layer.x_k);
+    product(layer.value, l == 0 ? at.first_value : at.value, layer.x_v);
+    launch_vector(launcher, vectors);
+
+    TimeMix mix = time_mix_of(s, states, layer, batch, at, l);
+    mix.plain_out = reinterpret_cast<float *>(at.gated);
+    mix.h = at.h;
+    mix.shift_at = states.att_shift(l);
+    launch_time_mix(launcher, mix, states.is_half);
+
+    begin(reinterpret_cast<const float *>(at.gated));
+    product(layer.output, at.x[1], nullptr).added = at.x[0];
+    launch_vector(launcher, vectors);
+
+    begin(at.x[1]);
+    normalise(layer.ln2_weight, layer.ln2_bias);
+    shift(states.ffn_shift(l));
+    product(layer.ffn_key, at.hidden, layer.ffn_x_k).activation = Activation::squared_relu;
+    launch_vector(launcher, vectors);
+
+    LiveProduct down = live_product_of(layer.ffn_value, at.hidden, at.partials);
+    down.h = at.h;
+    down.segment = batch.segments;
+    down.shift_at = states.ffn_shift(l);
+    launch_live(launcher, down, layer.ffn_value.format);
+  }
+  if (batch.logits_count == 0) return;
+  begin_with_partials();
+  normalise(weights.ln_out_weight, weights.ln_out_bias);
+  product(weights.head, batch.logits, nullptr);
+  launch_vector(launcher, vectors);
+}
+
+}  // namespace
 
 size_t few_workspace_bytes(const DeviceShape &shape, int rows) { return places(shape, rows, nullptr).bytes; }
 
@@ -250,10 +473,14 @@ cudaError_t few_forward(cudaStream_t stream, const Device &device, const DeviceS
 
   cudaError_t error = Launcher::configure(reinterpret_cast<const void *>(embed), 0);
   if (error != cudaSuccess) return error;
-  embed<<<static_cast<unsigned>(rows), norm_threads, 0, stream>>>(batch.tokens, weights.embedding, weights.ln0_weight,
-                                                                  weights.ln0_bias, at.x[0]);
+  embed<<<static_cast<unsigned>(rows), norm_threads, 0, stream>>>(
+      batch.tokens, weights.embedding, weights.ln0_weight, weights.ln0_bias, at.x[0], at.counters, at.counters_count);
   error = cudaGetLastError();
   if (error != cudaSuccess) return error;
+  if (rows == 1 && has_vector_way(device, s, weights)) {
+    vector_forward(launcher, s, states, weights, batch, at);
+    return launcher.error;
+  }
 
   int now = 0, partials = 0;  // the residual stream is x[now] and this many partial sums
   Norm norm{};
@@ -299,36 +526,7 @@ cudaError_t few_forward(cudaStream_t stream, const Device &device, const DeviceS
     }
     launch_rows(launcher, in);
 
-    TimeMix mix{};
-    mix.batch = batch;
-    mix.receptance = at.receptance;
-    mix.key = at.key;
-    mix.value = value;
-    mix.first_value = l == 0 ? nullptr : at.first_value;
-    const Matrix *second[low_ranks] = {&layer.w2, &layer.a2, &layer.v2, &layer.g2};
-    for (int i = 0; i < low_ranks; i++) {
-      if (l == 0 && i == low_value) continue;
-      mix.low[i] = at.low[i];
-      mix.second[i] = static_cast<const __half *>(second[i]->values);
-      mix.rank[i] = static_cast<int32_t>(second[i]->inputs);
-    }
-    mix.w0 = layer.w0;
-    mix.a0 = layer.a0;
-    mix.v0 = layer.v0;
-    mix.k_k = layer.k_k;
-    mix.k_a = layer.k_a;
-    mix.r_k = layer.r_k;
-    mix.ln_x_weight = layer.ln_x_weight;
-    mix.ln_x_bias = layer.ln_x_bias;
-    mix.out = at.gated;
-    mix.wkv_at = states.wkv(l);
-    mix.width = width;
-    mix.rows = rows;
-    mix.padded = padded;
-    if (states.is_half)
-      launch_time_mix_with<__half>(launcher, mix);
-    else
-      launch_time_mix_with<float>(launcher, mix);
+    launch_time_mix(launcher, time_mix_of(s, states, layer, batch, at, l), states.is_half);
 
     RowProducts out = row_products(s.width, rows);
     add(out, product_of(layer.output, at.gated, at.partials));

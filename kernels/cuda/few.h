@@ -8,8 +8,8 @@ namespace libwkv::cuda {
 
 inline constexpr int few_rows = 16;
 
-// Whether few_forward can step this model on this device: Hopper or newer, heads of 64, widths in whole blocks of 256,
-// large matrices in f16, q8 or q4 and low ranks in f16.
+// Whether few_forward can step this model on this device: Hopper or newer, heads of 64, widths in whole blocks of 256
+// up to 4096, large matrices in f16, q8 or q4 and low ranks in f16.
 bool few_fits(const Device &device, const DeviceShape &shape, const Weights &weights);
 
 size_t few_workspace_bytes(const DeviceShape &shape, int rows);

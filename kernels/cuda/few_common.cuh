@@ -89,6 +89,15 @@ __device__ inline void copy_16_streamed(uint32_t to, const void *from, uint64_t 
                : "memory");
 #endif
 }
+// Without a branch.
+__device__ inline void copy_16_if(bool is_wanted, uint32_t to, const void *from) {
+#if WKV_FEW_HAS_HOPPER
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %0, 0; @p cp.async.cg.shared.global [%1], [%2], 16; }" ::"r"(
+                   static_cast<int>(is_wanted)),
+               "r"(to), "l"(from)
+               : "memory");
+#endif
+}
 __device__ inline void copy_8(uint32_t to, const void *from) {
 #if WKV_FEW_HAS_HOPPER
   asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(from) : "memory");

@@ -30,10 +30,12 @@ __device__ inline float embedding_at(const Matrix &embedding, int64_t at) {
   return __bfloat162float(static_cast<const __nv_bfloat16 *>(embedding.values)[at]);
 }
 
-// x = LN0(embedding[token]): a block a row.
-__global__ void __launch_bounds__(norm_threads)
-    embed(const int32_t *tokens, Matrix embedding, const float *weight, const float *bias, float *x) {
+// x = LN0(embedding[token]): a block a row. The step's counters begin at 0.
+__global__ void __launch_bounds__(norm_threads) embed(const int32_t *tokens, Matrix embedding, const float *weight,
+                                                      const float *bias, float *x, int32_t *counters, int count) {
   __shared__ float sums[norm_threads / 32];
+  if (blockIdx.x == 0)
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += norm_threads) counters[i] = 0;
   launch_dependents();
   wait_for_predecessors();
   constexpr int most = 2 * most_norm_pairs * norm_cluster;

@@ -19,8 +19,10 @@ struct TimeMix {
   const __half *second[low_ranks];                      // w2, a2, v2, g2: [width][rank]
   int32_t rank[low_ranks];                              // 0: not there
   const float *w0, *a0, *v0, *k_k, *k_a, *r_k, *ln_x_weight, *ln_x_bias;
-  __half *out;    // an operand
-  size_t wkv_at;  // in a state
+  __half *out;       // an operand, or
+  float *plain_out;  // of one row: [width]
+  const float *h;    // of one row: the new token shift, to be written by now that all have read the old one; or NULL
+  size_t wkv_at, shift_at;  // in a state
   int32_t width, rows, padded;
 };
 
@@ -178,6 +180,11 @@ __global__ void __launch_bounds__(warps * 32, tiles == 1 ? 3 : 1) mix_time(const
     first_value[n] = p.first_value ? p.first_value[at + own + lane] : 0;
   }
 
+  if (p.h && warp == warps - 1) {
+    const float h = __ldcg(p.h + own + lane);
+    reinterpret_cast<float *>(p.batch.segments->state + p.shift_at)[own + lane] = h;
+  }
+
   // kk / |kk| needs the key alone.
   float unit[rows_a_warp][2];
 #pragma unroll
@@ -324,7 +331,11 @@ __global__ void __launch_bounds__(warps * 32, tiles == 1 ? 3 : 1) mix_time(const
     const float between = v.norm[0].x - v.norm[1].x, mean = (v.norm[0].x + v.norm[1].x) / 2;
     const float squares = v.norm[0].y + v.norm[1].y + between * between * (half_head / 2);
     const float o = (v.y[lane] - mean) * rsqrtf(squares / head_size + 64e-5f) * ln_weight + ln_bias;
-    put(p.out, p.padded, row, own + lane, InputOrder::consecutive, (o + v.bonus * v.value[lane]) * v.gate[lane]);
+    const float gated = (o + v.bonus * v.value[lane]) * v.gate[lane];
+    if (p.plain_out)
+      p.plain_out[own + lane] = gated;
+    else
+      put(p.out, p.padded, row, own + lane, InputOrder::consecutive, gated);
   }
 }
 

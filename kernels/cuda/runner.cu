@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t most_host_rows = 16;  // of scores that lie in pinned memory at once
 constexpr size_t most_graphs = 64;
 constexpr int32_t most_graph_rows = 1024;
-constexpr int64_t widest_streamed = 2048;  // beyond it stages as kernels of their own are faster (NOTES.md)
+constexpr int64_t widest_streamed = 1024;  // beyond it stages as kernels of their own are faster (NOTES.md)
 constexpr int64_t widest_plain = 1024;     // where the ways for few rows do not fit, these keep fp32 activations
 constexpr int32_t longest_in_graph = 16;   // tokens of a sequence: prompts are worth no graph
 

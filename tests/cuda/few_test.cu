@@ -139,6 +139,7 @@ struct Recipe {
   Format format;
   uint32_t live = 1;  // one of so many outputs of ffn.key can be non-zero
   Order value_order = Order::columns;
+  bool is_mixed = false;  // value of the first layer and output of the last are f16 all the same
 };
 
 std::unique_ptr<Model> make_model(const Recipe &r) {
@@ -175,8 +176,8 @@ std::unique_ptr<Model> make_model(const Recipe &r) {
     d.r_k = m.vector(h.r_k, 0, 0.2f);
     d.receptance = m.matrix(h.receptance, c, c, r.format, 1);
     d.key = m.matrix(h.key, c, c, r.format, 1);
-    d.value = m.matrix(h.value, c, c, r.format, 1);
-    d.output = m.matrix(h.output, c, c, r.format, 1);
+    d.value = m.matrix(h.value, c, c, r.is_mixed && l == 0 ? Format::f16 : r.format, 1);
+    d.output = m.matrix(h.output, c, c, r.is_mixed && l == r.layers - 1 ? Format::f16 : r.format, 1);
     d.w1 = m.matrix(h.w1, rank[0], c, Format::f16, 1);
     d.a1 = m.matrix(h.a1, rank[1], c, Format::f16, 1);
     d.g1 = m.matrix(h.g1, rank[3], c, Format::f16, 1);
@@ -464,6 +465,7 @@ void check(Model &m, const Plan &plan, Memory &workspace) {
   }
   std::printf("  %2d rows, %2zu segments%s: scores %.1e, shifts %.1e, wkv %.1e\n", rows, segments.size(),
               plan.is_half_state ? ", half states" : "", scores.relative(), shifts.relative(), wkv.relative());
+  std::fflush(stdout);
   const double bound = plan.is_half_state ? 3e-3 : 2e-5;
   EXPECT_LT(scores.relative(), bound);
   EXPECT_LT(shifts.relative(), bound);
@@ -486,6 +488,8 @@ void check_all(const Recipe &recipe, const std::vector<Plan> &plans) {
 std::vector<Plan> many_plans() {
   std::vector<Plan> plans;
   for (int32_t rows : {1, 2, 3, 4, 5, 7, 8, 9, 15, 16}) plans.push_back(single_rows(rows));
+  plans.push_back({{{1, false, {}}}, 1});
+  plans.push_back({{{4, true, {0, 2}}}, 1});
   plans.push_back({{{16, true, {0, 7, 14}}}, 1});
   plans.push_back({{{3, false, {1}}, {1, true, {}}, {5, true, {0, 3}}}, 2});
   plans.push_back({{{2, true, {}}, {1, false, {}}}, 16});
@@ -503,6 +507,19 @@ TEST(Few, Q4) {
   recipe.value_order = Order::rows;
   check_all(recipe, many_plans());
 }
+// Little enough for compute-sanitizer.
+TEST(Few, OneRow) {
+  for (Format format : {Format::f16, Format::q8})
+    check_all({2, 512, 2048, 300, {64, 32, 96, 160}, format, 4}, {single_rows(1), {{{1, false, {}}}, 1, true}});
+}
+TEST(Few, MixedFormats) {
+  Recipe recipe{2, 1024, 4096, 300, {64, 64, 32, 128}, Format::q8};
+  recipe.is_mixed = true;
+  check_all(recipe, {single_rows(1), single_rows(3), single_rows(8), single_rows(16)});
+  recipe.format = Format::q4;
+  recipe.value_order = Order::rows;
+  check_all(recipe, {single_rows(1), single_rows(3), single_rows(8), single_rows(16)});
+}
 TEST(Few, ValueByRows) {
   Recipe recipe = small(Format::f16);
   recipe.value_order = Order::rows;
@@ -516,10 +533,21 @@ TEST(Few, MostlyZeros) {
 }
 TEST(Few, Widths) {
   check_all({2, 768, 3072, 300, {64, 64, 32, 128}, Format::f16}, {single_rows(1), single_rows(6)});
-  check_all({1, 256, 768, 33, {32, 32, 32, 32}, Format::q8}, {single_rows(1), single_rows(16)});
+  check_all({2, 768, 3072, 300, {64, 64, 32, 128}, Format::q8, 4}, {single_rows(1), single_rows(3)});
+  check_all({1, 256, 768, 33, {32, 32, 32, 32}, Format::q8}, {single_rows(1), single_rows(4), single_rows(16)});
+  check_all({2, 1280, 256, 70, {32, 96, 32, 64}, Format::q8}, {single_rows(1), single_rows(4)});
+  check_all({1, 2048, 8192, 1000, {96, 96, 64, 256}, Format::f16, 8}, {single_rows(1), single_rows(2)});
+  check_all({1, 2048, 8192, 1000, {96, 96, 64, 256}, Format::q8, 8}, {single_rows(1), single_rows(2)});
   check_all({1, 2560, 10240, 1000, {96, 96, 64, 320}, Format::f16}, {single_rows(1), single_rows(3), single_rows(9)});
+  check_all({1, 2560, 10240, 1000, {96, 96, 64, 320}, Format::q8, 8}, {single_rows(1), single_rows(3)});
   check_all({1, 4096, 16384, 5000, {128, 128, 96, 480}, Format::f16, 8}, {single_rows(1), single_rows(16)});
-  check_all({1, 4096, 16384, 5000, {128, 128, 96, 480}, Format::q8, 1}, {single_rows(1), single_rows(5)});
+  check_all({1, 4096, 16384, 5000, {128, 128, 96, 480}, Format::q8, 1},
+            {single_rows(1), single_rows(4), single_rows(5)});
+}
+// More outputs than the first blocks to be done leave to the others.
+TEST(Few, ManyOutputs) {
+  for (Format format : {Format::f16, Format::q8})
+    check_all({1, 256, 1024, 70001, {32, 32, 32, 32}, format}, {single_rows(1), single_rows(2)});
 }
 
 }  // namespace
