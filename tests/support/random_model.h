@@ -146,9 +146,12 @@ struct Random {
   }
 };
 
-inline uint16_t half_bits(double value) {  // normal range only, rounded towards zero
-  uint32_t bits = std::bit_cast<uint32_t>(static_cast<float>(value));
-  return static_cast<uint16_t>((bits >> 16 & 0x8000u) | (((bits >> 23 & 255u) - 112u) << 10) | (bits >> 13 & 0x3ffu));
+inline uint16_t half_bits(double value) {  // rounded towards zero; below 65536
+  const uint32_t bits = std::bit_cast<uint32_t>(static_cast<float>(value));
+  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
+  const double size = std::abs(value);
+  if (size < 0x1p-14) return static_cast<uint16_t>(sign | static_cast<uint16_t>(size * 0x1p24));
+  return static_cast<uint16_t>(sign | (((bits >> 23 & 255u) - 112u) << 10) | (bits >> 13 & 0x3ffu));
 }
 
 // Random magnitudes in [2^e, 2^(e+1)), whose root mean square is near `size`, with random or given signs: a mask and
